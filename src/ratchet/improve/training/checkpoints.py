@@ -178,7 +178,8 @@ def save_optimizer_shards(
         folder: The checkpoint.
         first: Whether this process writes what all of them know.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     state = _shards(model, optimizer)
     tensors, plain = _by_place(state)
@@ -195,8 +196,9 @@ def load_optimizer(model: Any, optimizer: Any, scheduler: Any, folder: Path) -> 
     How many processes wrote it does not matter.
     """
     from safetensors.torch import load_file
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     rest = _read_json(folder / f"{_OPTIMIZER}.json")
     sharded = (folder / _OPTIMIZER).is_dir()

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import uuid4
@@ -259,14 +260,22 @@ def launched(
             report=report,
             samples=samples,
         )
-    given = {"base": base, "start_from": start_from, "key": key, "validation": validation}
-    every = checkpoints or Checkpoints()
+    write = partial(
+        _write_spec,
+        rows,
+        config,
+        checkpoints or Checkpoints(),
+        base=base,
+        start_from=start_from,
+        key=key,
+        validation=validation,
+    )
     if launch.nodes is None:
         gpu, bfloat16 = _precision(config, launch)
-        path = _write_spec(rows, config, every, home=home, **given)
+        path = write(home=home)
         _run(command(launch, path, gpu=gpu, bfloat16=bfloat16), path.parent / "output.log")
     elif not is_finished(home, key):
-        path = _write_spec(rows, config, every, home=launch.nodes.folder, launch=launch, **given)
+        path = write(home=launch.nodes.folder, launch=launch)
         try:
             run_node(read_spec(path), path, base, host=True)
         finally:

@@ -95,7 +95,8 @@ def require_agreement(spec: Spec, base_digest: str) -> None:
 
 def _told(own: dict[str, str]) -> list[dict[str, str]]:
     """Tell the other workers something, by the store of the rendezvous; return what each told."""
-    from torch.distributed import PrefixStore, rendezvous
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     store, rank, size = next(rendezvous("env://"))
     store = PrefixStore("ratchet", store)

@@ -60,17 +60,22 @@ def main(arguments: list[str]) -> int:
             require_agreement(spec, given[1])
         work(spec, Path(path).parent, Path(given[0] if given else spec.base))
     except RatchetError as error:
-        sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {shown_line(str(error))}\n")
+        _say(error)
         return 2
     except RuntimeError as error:
         if not given or not is_lost_connection(error):
             raise
-        sys.stdout.write(f"{ERROR_MARK}the connection to another node broke: it is gone\n")
-        return 3
+        _say(RatchetError("the connection to another node broke: it is gone"))
+        return 2
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return 0
+
+
+def _say(error: RatchetError) -> None:
+    """Tell the parent why training ends."""
+    sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {shown_line(str(error))}\n")
 
 
 if __name__ == "__main__":
