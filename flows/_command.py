@@ -23,6 +23,7 @@ from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions, improve
 from ratchet.flows.rollout import RolloutOptions, rollout
+from ratchet.improve.training.finetune import result_in
 from ratchet.records import (
     AlertEvent,
     Analysis,
@@ -92,7 +93,9 @@ def _train(given: str) -> str:
     cycle = store.get(Cycle, candidate.cycle_id)
     assert training_set is not None
     assert cycle is not None
-    return trained_text(training_set, candidate, cycle.champion)
+    result = result_in(workspace().settings.home.joinpath(candidate.path))
+    lengths = result.lengths_said if result is not None and result.maximum_tokens else ""
+    return trained_text(training_set, candidate, cycle.champion, lengths)
 
 
 def _gate(given: str) -> str:

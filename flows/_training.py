@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
 from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.training.config import FinetuneConfig, Start
+from ratchet.improve.training.config import TOKENS_BEFORE, FinetuneConfig, Start
 from ratchet.improve.training.devices import Device, choose_device
 from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.launch import LaunchConfig, launched
@@ -64,6 +64,20 @@ def training_key(training_set: TrainingSet, config: FinetuneConfig, start: Start
         return whole
     key = start.key(training_set.learnt, config)
     return whole if is_known(home, whole) and not is_known(home, key) else key
+
+
+def as_begun(training_set: TrainingSet, config: FinetuneConfig, start: Start) -> FinetuneConfig:
+    """Return the configuration of a training that began when a limit of tokens was the default.
+
+    Its checkpoints saw other rows than those that fit today; it goes on, and is known, as it began.
+    """
+    before = config.model_copy(update={"maximum_tokens": TOKENS_BEFORE})
+    home = workspace().settings.home
+    begun = config.maximum_tokens is None and is_known(
+        home, training_key(training_set, before, start)
+    )
+    today = is_known(home, training_key(training_set, config, start))
+    return before if begun and not today else config
 
 
 def _start(champion: str) -> Path | None:
@@ -167,7 +181,15 @@ def log_training(
     run: Run, result: FinetuneResult, config: FinetuneConfig, search: SearchResult | None
 ) -> None:
     """Log what was trained, how it went, on what, and what it answers."""
-    run.params(config.resolved() | {"device": result.device, "batch": result.batch})
+    most = result.maximum_tokens or config.maximum_tokens
+    used = {"device": result.device, "batch": result.batch, "maximum_tokens": most}
+    run.params(config.resolved() | used)
+    run.tags(
+        {
+            "ratchet.rows_too_long": str(result.rows_too_long),
+            "mlflow.note.content": f"Training: {result.lengths_said}.",
+        }
+    )
     run.params({f"environment.{name}": value for name, value in result.environment.items()})
     run.text(json.dumps(config.resolved(), indent=2), "config.json")
     run.steps(result.history)
@@ -179,6 +201,7 @@ def log_training(
             "peak_memory_megabytes": result.peak_memory_megabytes,
             "interruptions": len(result.resumed_at),
             "rows_left_out": result.rows_left_out,
+            "rows_too_long": result.rows_too_long,
         }
     )
     if result.samples:

@@ -12,6 +12,7 @@ from ratchet.flows._curation import curated
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
+    as_begun,
     choose_config,
     log_training,
     starting_point,
@@ -147,6 +148,8 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
         search = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": search.best})
     start = starting_point(cycle.champion)
+    config = as_begun(training_set, options.finetune, start)
+    options = options.model_copy(update={"finetune": config})
     key = training_key(training_set, options.finetune, start)
     key_of = partial(start.key, config=options.finetune)
     await_news(work.store, work.settings.home, cycle, Planned.of(training_set), key_of)

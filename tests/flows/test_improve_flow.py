@@ -189,6 +189,13 @@ def test_mlflow_holds_the_data_the_configuration_and_the_course_of_the_run(impro
     assert run.data.params["method"] == method
     assert run.data.params["learning_rate"] == ("0.001" if method == "sft" else "5e-05")
     assert run.data.metrics["tokens_per_second"] > 0
+    most = int(run.data.params["maximum_tokens"])  # of the rows, not a default
+    assert most < 512
+    assert most % 64 == 0
+    assert run.data.metrics["rows_too_long"] == 0
+    assert run.data.tags["ratchet.rows_too_long"] == "0"
+    said = f"Training: no row was too long (limit: {most} tokens)."
+    assert run.data.tags["mlflow.note.content"] == said
     assert any(name.startswith("environment.") for name in run.data.params)
     (data,) = run.inputs.dataset_inputs
     found = improved.store.get(TrainingSet, improved.candidates[method].training_set_id)

@@ -20,6 +20,7 @@ from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, existing_store, show_progress
 from ratchet.cli.start import QUIET_STATES, interrupt_on_signals
 from ratchet.deployments import Stage, read_deployments
+from ratchet.errors import InvalidInputError
 from ratchet.files.text import counted
 
 if TYPE_CHECKING:
@@ -86,6 +87,13 @@ def train(
         Method | None, typer.Option(help="How; default: that of the options, or sft.")
     ] = None,
     options: _Options = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train nothing of one's own: be a further node of the trainings that begin in "
+            "this folder (training.launch.nodes.folder), until Ctrl-C."
+        ),
+    ] = None,
 ) -> None:
     """Curate a training set of the latest cycle and train a candidate on it.
 
@@ -93,6 +101,14 @@ def train(
 
     Exit codes: 0 also where there is nothing new to learn, 2 for bad input.
     """
+    if join is not None:
+        if dry_run or method is not None or options is not None:
+            raise InvalidInputError(
+                "a further node is told everything by the one that starts the training, got "
+                "--join with another option; leave the other out"
+            )
+        _join(join)
+        return
     given = _given("improve", options)
     if method is not None:
         given["finetune"] = {**given.get("finetune", {}), "method": method.value}
@@ -100,6 +116,21 @@ def train(
         _would_train(given)
         return
     _run("train", given)
+
+
+def _join(folder: Path) -> None:
+    """Be a further node of trainings that another machine starts; the store is not opened."""
+    from ratchet.improve.training.nodes import join
+    from ratchet.models import prepare_base_model
+
+    settings = current_settings()
+    show_progress()
+    interrupt_on_signals()
+    base = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
+    try:
+        join(folder, base)
+    except KeyboardInterrupt:
+        say("stopped; a training that this node took part in ends on the others")
 
 
 def gate_candidate(*, dry_run: bool, options: Path | None) -> None:

@@ -7,7 +7,9 @@ from ratchet.improve.training.config import (
     effective_batch,
     finetune_key,
     micro_batch,
+    token_limit,
 )
+from ratchet.records import digest
 
 
 def test_each_method_has_its_learning_rate_unless_one_is_given():
@@ -44,6 +46,7 @@ def test_the_key_changes_with_every_setting_and_survives_json():
         "warmup_steps": 0,
         "weight_decay": 0.1,
         "maximum_tokens": 64,
+        "token_ceiling": 1024,
         "packing": True,
         "gradient_checkpointing": True,
         "precision": "float32",
@@ -64,6 +67,33 @@ def test_the_key_changes_with_every_setting_and_survives_json():
     assert len(keys | {key}) == len(changed) + 1
     again = FinetuneConfig.model_validate_json(config.model_dump_json())
     assert finetune_key("data", again, "base", None) == key
+
+
+@pytest.mark.parametrize(
+    ("asked", "longest", "context", "expected"),
+    [
+        ({}, 100, 8192, 128),  # the next multiple of 64
+        ({}, 128, 8192, 128),
+        ({}, 9000, 8192, 4096),  # the ceiling
+        ({}, 9000, 2048, 2048),  # the model's own
+        ({}, 9000, None, 4096),
+        ({"token_ceiling": 16_384}, 9000, 32_768, 9024),
+        ({"packing": True}, 100, 8192, 512),  # a pack holds several rows
+        ({"packing": True}, 700, 8192, 704),
+        ({"maximum_tokens": 9000}, 100, 2048, 9000),  # what is asked for stands
+    ],
+)
+def test_the_limit_of_tokens_follows_the_longest_row(asked, longest, context, expected):
+    assert token_limit(FinetuneConfig(**asked), longest, context) == expected
+
+
+def test_a_limit_that_is_given_has_the_key_that_it_had_before_there_was_a_ceiling():
+    config = FinetuneConfig(maximum_tokens=512)
+    dumped = config.model_dump(mode="json")
+    assert dumped.pop("token_ceiling") == 4096
+    assert finetune_key("data", config, "base", None) == digest(["data", dumped, "base", None])
+    raised = config.model_copy(update={"token_ceiling": 8192})  # means nothing beside a limit
+    assert finetune_key("data", raised, "base", None) == finetune_key("data", config, "base", None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.training.examples import examples, read_rows, short_enough, split, write_rows
+from ratchet.improve.training.examples import (
+    examples,
+    read_rows,
+    short_enough,
+    split,
+    token_lengths,
+    write_rows,
+)
 from ratchet.records import Message
 from tests.improve.training.cases import made_up, pair, thumb
 
@@ -95,7 +102,9 @@ def test_what_is_longer_than_the_limit_is_left_out_by_its_longest_answer(caplog)
         pair("short", "yes", "no " * 30),
     ]
     found = examples(pairs, "dpo")
-    assert short_enough(found, Words(), 10) == found[:1]
+    lengths = token_lengths(found, Words())
+    assert lengths == [4 + 1 + 1, 4 + 1 + 30]  # words of system text, message, longer answer
+    assert short_enough(found, lengths, 10) == found[:1]
     assert "left out 1 of 2 examples over 10 tokens" in caplog.text
     with pytest.raises(InvalidInputError, match="at most maximum_tokens = 3 tokens, got 2"):
-        short_enough(found, Words(), 3)
+        short_enough(found, lengths, 3)

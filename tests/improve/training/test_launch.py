@@ -53,9 +53,9 @@ def test_accelerate_reads_every_key_of_a_configuration(name):
     assert config.use_cpu == (name == "ddp_cpu")
     assert config.mixed_precision == ("no" if name == "ddp_cpu" else "bf16")
     if name == "fsdp":
-        # whole weights on the first process: what checkpoints and the adapter are written from
+        # each process writes what it holds; the adapter alone is gathered
         assert config.fsdp_config["fsdp_version"] == 2
-        assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+        assert config.fsdp_config["fsdp_state_dict_type"] == "SHARDED_STATE_DICT"
 
 
 def test_the_configuration_follows_from_strategy_and_machine():

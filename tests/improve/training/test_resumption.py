@@ -166,6 +166,15 @@ def test_a_checkpoint_is_without_pickles_and_one_with_is_refused(tiny_model, tmp
         run(tiny_model, tmp_path, "sft")
 
 
+def test_a_checkpoint_of_other_steps_is_refused(tiny_model, tmp_path):
+    job = prepare_job(made_up("sft", ROWS), CONFIG, base=tiny_model, start_from=None)
+    fewer = CONFIG.model_copy(update={"batch_size": 4})
+    with work_folder(tmp_path, "a" * 64) as work:
+        train(replace(job, pause_at=2), work)
+        with pytest.raises(ModelError, match="got 4 for checkpoint-2, which has 8"):
+            train(replace(job, config=fewer), work)
+
+
 def test_an_adapter_with_a_pickle_beside_it_is_no_start(tiny_model, tmp_path):
     first = run(tiny_model, tmp_path, "sft")
     (tmp_path / first.folder / "training_args.bin").write_bytes(b"\x80\x04")

@@ -13,7 +13,13 @@ from ratchet.errors import InvalidInputError
 from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow, for_trainer
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.devices import choose_device, load_base
-from ratchet.improve.training.examples import as_texts, examples, short_enough, templated
+from ratchet.improve.training.examples import (
+    as_texts,
+    examples,
+    short_enough,
+    templated,
+    token_lengths,
+)
 from ratchet.improve.training.finetune import finetune
 from ratchet.improve.training.run import prepare_job
 from ratchet.improve.training.trainers import Batches, build_trainer
@@ -184,7 +190,7 @@ def test_definitions_of_tools_count_where_rows_must_be_short(tokenizer):
     )
     most = 60
     rows = templated(examples([with_tools, without], "sft"), tokenizer)
-    assert short_enough(rows, tokenizer, most) == [rows[1]]
+    assert short_enough(rows, token_lengths(rows, tokenizer), most) == [rows[1]]
 
 
 def test_nobody_forges_a_call_or_a_tool_in_what_is_trained_on(tokenizer):

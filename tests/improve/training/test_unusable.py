@@ -126,6 +126,23 @@ def test_rows_that_are_too_long_are_counted_on_both_sides(tiny_model, tmp_path):
     }  # fmt: skip
 
 
+def test_the_limit_follows_the_rows_up_to_what_the_model_reads(tiny_model, tmp_path):
+    """The model reads 1,024 tokens; one row has about 300, of another there are 1,200."""
+    rows = [*made_up("sft", 8), TrainingRow("l", asked("word " * 300), "billing", "correction")]
+    most = TrainingRow("m", asked("word " * 1200), "billing", "correction")
+    fits = learn(tiny_model, tmp_path / "fits", "sft", rows)
+    assert fits.left_out == {}
+    assert fits.maximum_tokens % 64 == 0
+    assert 300 < fits.maximum_tokens < 700
+    assert fits.lengths_said == f"no row was too long (limit: {fits.maximum_tokens} tokens)"
+    over = learn(tiny_model, tmp_path / "over", "sft", [*rows, most])
+    assert over.left_out == {"examples over 1024 tokens": 1}
+    assert (over.maximum_tokens, over.rows_too_long) == (1024, 1)
+    assert over.lengths_said == "1 row over 1024 tokens left out, also of validation"
+    low = learn(tiny_model, tmp_path / "low", "sft", rows, token_ceiling=128)
+    assert low.left_out == {"examples over 128 tokens": 1}
+
+
 def test_thumbs_of_one_kind_that_are_left_are_refused(tiny_model, tmp_path):
     liked = [thumb("word " * 300, "billing", True, f"u{n}") for n in range(2)]
     disliked = [thumb(f"message {n}", "billing", False, f"d{n}") for n in range(4)]

@@ -195,9 +195,9 @@ def _teller(report: Report | None) -> Any:
         ) -> None:
             """Report the numbers, and log every tenth of the run."""
             step, steps = state.global_step, state.max_steps
-            if not logs or not state.is_world_process_zero:
-                return
-            if report is not None:
+            if not logs or not state.is_local_process_zero:
+                return  # each machine's first process logs
+            if report is not None and state.is_world_process_zero:
                 report(step, numbers(logs))
             if "loss" not in logs or step % max(1, steps // 10):
                 return

@@ -3,6 +3,8 @@
     checkpoint-40/
         adapter_model.safetensors, adapter_config.json     the adapter, by peft
         optimizer.safetensors, optimizer.json              moments, and the groups' settings
+        optimizer/shard-*.safetensors                      under FSDP in place of the former: what
+                                                           each process holds, gathered nowhere
         scheduler.json, random-0.safetensors, random-0.json  one pair of the latter a process
         trainer_state.json, progress.json                  steps, losses, seconds
         sealed.json                                        names and digests of all of these, last
@@ -17,6 +19,7 @@ import json
 import logging
 import random
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +39,7 @@ _OPTIMIZER, _SCHEDULER, _RANDOM = "optimizer", "scheduler.json", "random"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".distcp"}
 _MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _BETWEEN = "|"  # no parameter's name has one
+_SEEN_SECONDS, _POLL_SECONDS = 60.0, 0.5  # a network file system shows another machine's file late
 
 
 # Which checkpoint ---------------------------------------------------------------------------------
@@ -68,6 +72,24 @@ def seal(folder: Path) -> None:
         if path.is_file() and path.name != SEAL
     }
     _write_json(folder / SEAL, files)
+
+
+def await_processes(folder: Path, processes: int) -> None:
+    """Wait until this process sees what each of the others wrote last into a checkpoint.
+
+    Raises:
+        ModelError: It does not, within a minute.
+    """
+    until = time.monotonic() + _SEEN_SECONDS
+    missing = [folder / f"{_RANDOM}-{process}.json" for process in range(processes)]
+    while missing := [path for path in missing if not path.exists()]:
+        if time.monotonic() > until:
+            raise ModelError(
+                "processes that train together must write into one folder that all of them see, "
+                f"got no {missing[0].name} in {folder.name} on the machine that seals it; mount "
+                "the same folder on every node"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -135,35 +157,91 @@ def save_optimizer(state: Mapping[str, Any], scheduler: Any, folder: Path) -> No
     """Write the state from `optimizer_state`, and the learning-rate schedule."""
     from safetensors.torch import save_file
 
+    tensors, plain = _by_place(state)
+    whole = {place: value.detach().cpu().contiguous() for place, value in tensors.items()}
+    save_file(whole, folder / f"{_OPTIMIZER}.safetensors")
+    _write_rest(state, plain, scheduler, folder)
+
+
+def save_optimizer_shards(
+    model: Any, optimizer: Any, scheduler: Any, folder: Path, *, first: bool
+) -> None:
+    """Write optimizer and schedule of a model that is spread over processes (FSDP).
+
+    Every process takes part and writes the part of the moments that it holds, so that none ever
+    holds all of them. Any number of processes may read them.
+
+    Args:
+        model: The wrapped model.
+        optimizer: Of the model.
+        scheduler: The learning-rate schedule.
+        folder: The checkpoint.
+        first: Whether this process writes what all of them know.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    state = _shards(model, optimizer)
+    tensors, plain = _by_place(state)
+    (folder / _OPTIMIZER).mkdir(parents=True, exist_ok=True)
+    writer = HuggingFaceStorageWriter(str(folder / _OPTIMIZER), save_distributed=True)
+    save(tensors, storage_writer=writer)
+    if first:
+        _write_rest(state, plain, scheduler, folder)
+
+
+def load_optimizer(model: Any, optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Set optimizer and schedule to what was saved, whole or in shards; every process takes part.
+
+    How many processes wrote it does not matter.
+    """
+    from safetensors.torch import load_file
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    rest = _read_json(folder / f"{_OPTIMIZER}.json")
+    sharded = (folder / _OPTIMIZER).is_dir()
+    if sharded:
+        values, _ = _by_place(_shards(model, optimizer))
+        load(values, storage_reader=HuggingFaceStorageReader(str(folder / _OPTIMIZER)))
+    else:
+        values = load_file(folder / f"{_OPTIMIZER}.safetensors")
+    state: dict[str, dict[str, Any]] = {}
+    for place, value in (values | rest["plain"]).items():
+        name, _, key = place.partition(_BETWEEN)
+        state.setdefault(name, {})[key] = value
+    whole = {"state": state, "param_groups": rest["param_groups"]}
+    options = StateDictOptions(full_state_dict=not sharded)
+    set_optimizer_state_dict(model, _plain(optimizer), whole, options=options)
+    scheduler.load_state_dict(_read_json(folder / _SCHEDULER))
+
+
+def _shards(model: Any, optimizer: Any) -> dict[str, Any]:
+    """Return the part of the optimizer's state that this process holds, by parameter name."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    found: dict[str, Any] = get_optimizer_state_dict(model, _plain(optimizer))
+    return found
+
+
+def _by_place(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an optimizer's tensors, and what else it keeps, by parameter and name."""
     tensors: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for name, values in state["state"].items():
         for key, value in values.items():
-            if hasattr(value, "dtype"):
-                tensors[f"{name}{_BETWEEN}{key}"] = value.detach().cpu().contiguous()
-            else:
-                plain[f"{name}{_BETWEEN}{key}"] = value
-    save_file(tensors, folder / f"{_OPTIMIZER}.safetensors")
+            of = tensors if hasattr(value, "dtype") else plain
+            of[f"{name}{_BETWEEN}{key}"] = value
+    return tensors, plain
+
+
+def _write_rest(
+    state: Mapping[str, Any], plain: Mapping[str, Any], scheduler: Any, folder: Path
+) -> None:
     groups = [dict(group) for group in state["param_groups"]]
     _write_json(folder / f"{_OPTIMIZER}.json", {"plain": plain, "param_groups": groups})
     _write_json(folder / _SCHEDULER, scheduler.state_dict())
-
-
-def load_optimizer(model: Any, optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Set optimizer and schedule to what `save_optimizer` wrote; every process takes part."""
-    from safetensors.torch import load_file
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-    rest = _read_json(folder / f"{_OPTIMIZER}.json")
-    state: dict[str, dict[str, Any]] = {}
-    values = load_file(folder / f"{_OPTIMIZER}.safetensors") | rest["plain"]
-    for place, value in values.items():
-        name, _, key = place.partition(_BETWEEN)
-        state.setdefault(name, {})[key] = value
-    whole = {"state": state, "param_groups": rest["param_groups"]}
-    options = StateDictOptions(full_state_dict=True)
-    set_optimizer_state_dict(model, _plain(optimizer), whole, options=options)
-    scheduler.load_state_dict(_read_json(folder / _SCHEDULER))
 
 
 def _plain(optimizer: Any) -> Any:
@@ -193,21 +271,34 @@ def save_random(folder: Path, process: int) -> None:
     _write_json(folder / f"{_RANDOM}-{process}.json", state)
 
 
-def load_random(folder: Path, process: int) -> None:
+def load_random(folder: Path, process: int, processes: int, *, bound: bool) -> None:
     """Set the generators to what `save_random` wrote.
 
+    Where another number of processes wrote the checkpoint, no state fits, and the generators stay
+    as they are.
+
+    Args:
+        folder: The checkpoint.
+        process: The rank of this one.
+        processes: How many train now.
+        bound: Whether the numbers depend on how many train, as with dropout.
+
     Raises:
-        ModelError: The checkpoint was written by fewer processes.
+        ModelError: They do, and another number of processes wrote the checkpoint.
     """
     import torch
     from safetensors.torch import load_file
 
+    written = len(list(folder.glob(f"{_RANDOM}-*.json")))
+    if written != processes:
+        if bound:
+            raise ModelError(
+                "a run with dropout, or of KTO, goes on with as many processes as it began with, "
+                f"got {processes} for {folder.name}, which {written} wrote; start it with {written}"
+            )
+        logger.info("%s was written by %d processes; %d go on", folder.name, written, processes)
+        return
     path = folder / f"{_RANDOM}-{process}.json"
-    if not path.exists():
-        raise ModelError(
-            f"a run goes on with as many processes as it began with, got no {path.name} in "
-            f"{folder.name}; start it with as many as before"
-        )
     state = _read_json(path)
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

@@ -12,6 +12,9 @@ from ratchet.improve.training.examples import Method
 from ratchet.records import digest
 
 _Positive = Annotated[int, Field(ge=1)]
+_TOKEN_STEP = 64
+TOKENS_BEFORE = 512
+"""What `maximum_tokens` was, unless it was set, when it did not follow the rows."""
 _LEARNING_RATES: dict[Method, float] = {"sft": 1e-3, "kto": 5e-5, "dpo": 5e-5}
 
 
@@ -40,7 +43,10 @@ class FinetuneConfig(BaseModel):
             at least two.
         warmup_steps: Steps in which the learning rate rises.
         weight_decay: AdamW's.
-        maximum_tokens: Longer examples are left out, since a cut would take their answer.
+        maximum_tokens: Longer examples are left out, since a cut would take their answer. None
+            follows the rows: as long as the longest, at most `token_ceiling` and what the base
+            model reads.
+        token_ceiling: The most that None means; what it costs in memory grows with it.
         packing: SFT alone: put short examples into one sequence; they do not see each other.
         gradient_checkpointing: Recompute activations: about a fifth slower, much less memory;
             turned on by itself where not even one example fits without.
@@ -74,7 +80,8 @@ class FinetuneConfig(BaseModel):
     micro_batch: _Positive | None = None
     warmup_steps: Annotated[int, Field(ge=0)] = 4
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    maximum_tokens: _Positive = 512
+    maximum_tokens: _Positive | None = None
+    token_ceiling: _Positive = 4096
     packing: bool = False
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -116,7 +123,26 @@ def finetune_key(
         base_digest: Of the base model.
         start_digest: Of the adapter that training goes on from; None begins a new one.
     """
-    return digest([rows_digest, config.model_dump(mode="json"), base_digest, start_digest])
+    given = config.model_dump(mode="json")
+    if config.maximum_tokens is not None:
+        del given["token_ceiling"]  # it means nothing, and keys of before had none
+    return digest([rows_digest, given, base_digest, start_digest])
+
+
+def token_limit(config: FinetuneConfig, longest: int, context: int | None) -> int:
+    """Return how many tokens an example may have.
+
+    Args:
+        config: What is wanted.
+        longest: Tokens of the longest example.
+        context: Tokens that the base model reads; None where it does not say.
+    """
+    if config.maximum_tokens is not None:
+        return config.maximum_tokens
+    # packed sequences are as long as the limit, which short rows must not make short
+    wanted = max(longest, TOKENS_BEFORE if config.packing else 1)
+    rounded = -(-wanted // _TOKEN_STEP) * _TOKEN_STEP
+    return min(rounded, config.token_ceiling, context or rounded)
 
 
 @dataclass(frozen=True, slots=True)

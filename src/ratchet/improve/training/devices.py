@@ -18,7 +18,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.models import quiet_transformers, require_safetensors
 
-_PACKAGES = (
+PACKAGES = (
     "ratchet-llm",
     "torch",
     "transformers",
@@ -164,7 +164,7 @@ def environment() -> dict[str, str]:
     versions = {"python": platform.python_version(), "system": platform.platform(terse=True)}
     versions["processors"] = str(os.cpu_count())
     versions["threads"] = str(torch.get_num_threads())
-    for name in _PACKAGES:
+    for name in PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -217,14 +217,8 @@ def _plain(example: Example, template: ChatTemplate) -> Example:
     }
 
 
-def short_enough(
-    rows: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
-) -> list[Example]:
-    """Leave out what is longer than `most` tokens, since a cut would take the answer's end.
-
-    Raises:
-        InvalidInputError: Nothing is left.
-    """
+def token_lengths(rows: Sequence[Example], tokenizer: Any) -> list[int]:
+    """Return how many tokens each example has, with the longer of its answers."""
     if not rows:
         return []
     longest = np.zeros(len(rows), dtype=np.int64)
@@ -240,7 +234,26 @@ def short_enough(
         ]
         tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
         longest = np.maximum(longest, [len(ids) for ids in tokens])
-    fitting = [example for example, length in zip(rows, longest, strict=True) if length <= most]
+    return [int(length) for length in longest]
+
+
+def short_enough(
+    rows: Sequence[Example], lengths: Sequence[int], most: int, *, kind: str = "examples"
+) -> list[Example]:
+    """Leave out what is longer than `most` tokens, since a cut would take the answer's end.
+
+    Args:
+        rows: Examples.
+        lengths: Of each, from `token_lengths`.
+        most: Tokens.
+        kind: What they are called.
+
+    Raises:
+        InvalidInputError: Nothing is left.
+    """
+    if not rows:
+        return []
+    fitting = [example for example, length in zip(rows, lengths, strict=True) if length <= most]
     if not fitting:
         raise InvalidInputError(
             f"fine-tuning needs {kind} of at most maximum_tokens = {most} tokens, got "

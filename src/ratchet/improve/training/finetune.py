@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from ratchet.files.text import counted
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import (
     Checkpoints,
@@ -71,6 +72,7 @@ class FinetuneResult(BaseModel):
         environment: Versions and machine.
         samples: A few answers before and after.
         left_out: How many rows were not trained on or validated with, by why.
+        maximum_tokens: How many tokens a row might have; 0 in a result of before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +93,7 @@ class FinetuneResult(BaseModel):
     environment: dict[str, str] = {}
     samples: tuple[Sample, ...] = ()
     left_out: dict[str, int] = {}
+    maximum_tokens: int = 0
 
     @classmethod
     def of_cache(cls, kept: Mapping[str, Any]) -> Self:
@@ -101,6 +104,19 @@ class FinetuneResult(BaseModel):
     def rows_left_out(self) -> int:
         """How many rows the base model could not be trained on or validated with."""
         return sum(self.left_out.values())
+
+    @property
+    def rows_too_long(self) -> int:
+        """How many of them had too many tokens."""
+        return sum(count for why, count in self.left_out.items() if why.endswith(" tokens"))
+
+    @property
+    def lengths_said(self) -> str:
+        """How long rows might be and how many were longer, for people."""
+        if not self.rows_too_long:
+            return f"no row was too long (limit: {self.maximum_tokens} tokens)"
+        longer = counted(self.rows_too_long, "row")
+        return f"{longer} over {self.maximum_tokens} tokens left out, also of validation"
 
     @property
     def tokens_per_second(self) -> float:
@@ -146,7 +162,7 @@ def finetune(
     """
     relative = Path("adapters") / key[:16]
     done = home / relative / _RESULT_FILE
-    if rows and done.exists():
+    if rows and is_finished(home, key):
         logger.info("adapter %s is trained already", key[:16])
         return FinetuneResult.model_validate_json(done.read_text("utf-8"))
     job = prepare_job(rows, config, base=base, start_from=start_from, validation=validation)
@@ -155,6 +171,17 @@ def finetune(
         trained = train(job, work)
         _finish(trained, job, work, home / relative)
     return FinetuneResult.model_validate_json(done.read_text("utf-8"))
+
+
+def is_finished(home: Path, key: str) -> bool:
+    """Tell whether the adapter of a key lies in a home, with its result."""
+    return (home / "adapters" / key[:16] / _RESULT_FILE).exists()
+
+
+def result_in(folder: Path) -> FinetuneResult | None:
+    """Return the result of a trained adapter in its folder; None where it is not there."""
+    path = folder / _RESULT_FILE
+    return FinetuneResult.model_validate_json(path.read_text("utf-8")) if path.exists() else None
 
 
 def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> None:
@@ -198,6 +225,7 @@ def _result(
         environment=environment(),
         samples=trained.samples,
         left_out=dict(trained.left_out),
+        maximum_tokens=trained.maximum_tokens,
     )
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,7 +38,12 @@ from ratchet.improve.training.checkpoints import (
     refuse_pickles,
     sole_process,
 )
-from ratchet.improve.training.config import FinetuneConfig, effective_batch, micro_batch
+from ratchet.improve.training.config import (
+    FinetuneConfig,
+    effective_batch,
+    micro_batch,
+    token_limit,
+)
 from ratchet.improve.training.devices import Device, choose_device, load_base, multiplying
 from ratchet.improve.training.examples import (
     Example,
@@ -46,6 +52,7 @@ from ratchet.improve.training.examples import (
     short_enough,
     split,
     templated,
+    token_lengths,
 )
 from ratchet.improve.training.memory import fit_micro_batch, free_memory
 from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
@@ -102,6 +109,7 @@ class Trained:
     Attributes:
         steps: Steps of the whole run.
         left_out: How many rows the base model cannot be trained on, by why.
+        maximum_tokens: How many tokens a row might have.
     """
 
     trainer: Any
@@ -112,6 +120,7 @@ class Trained:
     device: Device
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int]
+    maximum_tokens: int
 
 
 def prepare_job(
@@ -273,7 +282,17 @@ def _train(job: TrainingJob, work: Path) -> Trained:
         trainers.set_adapter(trainer, plan.best)
     asked = plan.pause_at is None and bool(chosen)
     samples = compare(chosen, before, answers(trainer, chosen)) if asked else ()
-    return Trained(trainer, tuple(history), seconds, steps, batches, device, samples, left_out)
+    return Trained(
+        trainer=trainer,
+        history=tuple(history),
+        seconds=seconds,
+        steps=steps,
+        batches=batches,
+        device=device,
+        samples=samples,
+        left_out=left_out,
+        maximum_tokens=job.config.maximum_tokens or 0,
+    )
 
 
 def _sampled(job: TrainingJob) -> list[Example]:
@@ -283,21 +302,33 @@ def _sampled(job: TrainingJob) -> list[Example]:
     return choose(job.validation or job.train, job.samples, np.random.default_rng(job.config.seed))
 
 
-def _usable(job: TrainingJob, tokenizer: Any) -> tuple[TrainingJob, dict[str, int]]:
+def _usable(
+    job: TrainingJob, tokenizer: Any, context: int | None
+) -> tuple[TrainingJob, dict[str, int]]:
     """Return the job with the rows that the base model can be trained on, and what was left out.
+
+    Its configuration says how many tokens a row may have.
 
     Raises:
         InvalidInputError: No row is left, none to validate with, or KTO has one kind of label.
     """
-    most = job.config.maximum_tokens
     sides, left_out = {}, {}
-    for kind, rows in (("examples", job.train), ("validation examples", job.validation)):
-        read = templated(rows, tokenizer, kind=kind)
-        sides[kind] = tuple(short_enough(read, tokenizer, most, kind=kind))
-        left_out[f"{kind} that the chat template refuses"] = len(rows) - len(read)
-        left_out[f"{kind} over {most} tokens"] = len(read) - len(sides[kind])
+    given = {"examples": job.train, "validation examples": job.validation}
+    read = {kind: templated(rows, tokenizer, kind=kind) for kind, rows in given.items()}
+    lengths = {kind: token_lengths(rows, tokenizer) for kind, rows in read.items()}
+    longest = max(chain.from_iterable(lengths.values()))
+    most = token_limit(job.config, longest, context)
+    for kind, rows in read.items():
+        sides[kind] = tuple(short_enough(rows, lengths[kind], most, kind=kind))
+        left_out[f"{kind} that the chat template refuses"] = len(given[kind]) - len(rows)
+        left_out[f"{kind} over {most} tokens"] = len(rows) - len(sides[kind])
     check_labels(sides["examples"], job.config.method)
-    usable = replace(job, train=sides["examples"], validation=sides["validation examples"])
+    usable = replace(
+        job,
+        train=sides["examples"],
+        validation=sides["validation examples"],
+        config=job.config.model_copy(update={"maximum_tokens": most}),
+    )
     return usable, {why: count for why, count in left_out.items() if count}
 
 
@@ -320,7 +351,9 @@ def _build(
     if job.start_from is not None:
         check_template(tokenizer, job.start_from)
     trainers.check_targets(model, config)
-    job, left_out = _usable(job, tokenizer)
+    context = getattr(model.config, "max_position_embeddings", None)
+    job, left_out = _usable(job, tokenizer, context)
+    config = config.model_copy(update={"maximum_tokens": job.config.maximum_tokens})
     if job.start_from is not None:
         from peft import PeftModel
 
@@ -341,6 +374,8 @@ def _build(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     words = f"{device.words}, {trainable / 1e6:.1f} M trainable parameters"
     words += f", {sharing} processes" if sharing > 1 else ""
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))  # set by torchrun
+    words += f" on {nodes} nodes" if nodes > 1 else ""
     logger.info(
         "training on %d examples by %s, %d a step, %d at once: %s",
         len(job.train),

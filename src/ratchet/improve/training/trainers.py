@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.training.attention import attend_apart, skip_padding_mask
 from ratchet.improve.training.callbacks import Report, TrainingPlan, build_callbacks
 from ratchet.improve.training.checkpoints import (
+    await_processes,
     load_optimizer,
     load_random,
     optimizer_state,
     read_progress,
     save_optimizer,
+    save_optimizer_shards,
     save_progress,
     save_random,
     seal,
@@ -132,6 +134,7 @@ def build_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     trainer.set_order(batches.effective, config)
+    trainer.bound = config.method == "kto" or _drops(trainer.model)
     score_answers_only(trainer.model.get_base_model())
     skip_padding_mask(trainer.model.get_base_model())
     return trainer
@@ -252,13 +255,40 @@ def run(
     """
     for callback in build_callbacks(plan, report, partial(write_adapter, trainer)):
         trainer.add_callback(callback)
-    trainer.seconds_before = read_progress(resume_from)["seconds"] if resume_from else 0.0
+    trainer.seconds_before = _read_before(trainer, resume_from) if resume_from else 0.0
     trainer.started = time.monotonic()
     if resume_from is not None:
         _set_adapter(trainer.model, resume_from)
     with warnings.catch_warnings(action="ignore"), without_casts(trainer):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     return float(trainer.seconds_before + time.monotonic() - trainer.started)
+
+
+def _read_before(trainer: Any, checkpoint: Path) -> float:
+    """Return the seconds that a checkpoint took.
+
+    Raises:
+        ModelError: Its steps had another number of examples.
+    """
+    progress = read_progress(checkpoint)
+    batch = int(progress.get("batch", trainer.examples_a_step))
+    if batch != trainer.examples_a_step:
+        raise ModelError(
+            f"a run goes on with as many examples a step as it began with, got "
+            f"{trainer.examples_a_step} for {checkpoint.name}, which has {batch}; start it on as "
+            "many processes as before"
+        )
+    return progress["seconds"]
+
+
+def _drops(model: Any) -> bool:
+    """Tell whether training draws: a module's dropout, or one that the model's code calls."""
+    import torch
+
+    modules = (m for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd))
+    settings = model.config.to_dict().items()
+    named = (value for name, value in settings if "drop" in name and isinstance(value, float))
+    return any(module.p > 0.0 for module in modules) or any(value > 0.0 for value in named)
 
 
 def _set_adapter(model: Any, folder: Path) -> None:
@@ -353,9 +383,12 @@ def _resumable(kind: Any) -> Any:
 
         order: Any = None
         seconds_before = started = 0.0
+        examples_a_step = 0
+        bound = True
 
         def set_order(self, batch: int, config: FinetuneConfig) -> None:
             """Choose the order of the examples; KTO's is fixed before."""
+            self.examples_a_step = batch
             if config.method != "kto":
                 self.order = _order(lengths(self.train_dataset), batch, config.seed)
                 self.add_callback(_epochs(self.order))
@@ -376,6 +409,15 @@ def _resumable(kind: Any) -> Any:
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
             if self.is_deepspeed_enabled:
                 raise InvalidInputError("checkpoints are for DDP and FSDP, got DeepSpeed; use FSDP")
+            if self.is_fsdp_enabled:
+                save_optimizer_shards(
+                    self.model_wrapped,
+                    self.optimizer,
+                    self.lr_scheduler,
+                    Path(output_dir),
+                    first=self.args.should_save,
+                )
+                return
             state = optimizer_state(self.model_wrapped, self.optimizer)
             if self.args.should_save:
                 save_optimizer(state, self.lr_scheduler, Path(output_dir))
@@ -389,7 +431,8 @@ def _resumable(kind: Any) -> Any:
             if self.args.should_save:
                 folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 seconds = self.seconds_before + time.monotonic() - self.started
-                save_progress(folder, {"seconds": seconds})
+                await_processes(folder, self.args.world_size)
+                save_progress(folder, {"seconds": seconds, "batch": self.examples_a_step})
                 seal(folder)
 
         def _load_from_checkpoint(self, *_args: Any, **_kwargs: Any) -> None:
@@ -403,7 +446,13 @@ def _resumable(kind: Any) -> Any:
 
         def _load_rng_state(self, checkpoint: str | None) -> None:
             if checkpoint is not None:
-                load_random(Path(checkpoint), self.args.process_index)
+                arguments = self.args
+                load_random(
+                    Path(checkpoint),
+                    arguments.process_index,
+                    arguments.world_size,
+                    bound=self.bound,
+                )
 
     return Resumable
 

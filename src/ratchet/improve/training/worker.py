@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -12,46 +13,69 @@ from ratchet.files.text import shown_line
 from ratchet.improve.training.callbacks import Checkpoints
 from ratchet.improve.training.examples import read_rows
 from ratchet.improve.training.finetune import finetune
-from ratchet.improve.training.launch import ERROR_MARK, MARK, Spec
-from ratchet.improve.training.run import process
+from ratchet.improve.training.launch import ERROR_MARK, MARK, Spec, read_spec
+from ratchet.improve.training.nodes import is_lost_connection, require_agreement
 
 
-def work(spec: Spec) -> None:
+def work(spec: Spec, folder: Path, base: Path) -> None:
     """Take part in the training that the spec describes.
+
+    Args:
+        spec: What is trained.
+        folder: Where the spec lies; its paths may be relative to it.
+        base: Folder of the base model.
 
     Raises:
         RatchetError: As `finetune`.
     """
     finetune(
-        read_rows(Path(spec.rows)),
+        read_rows(folder / spec.rows),
         spec.config,
-        base=Path(spec.base),
-        start_from=Path(spec.start_from) if spec.start_from else None,
+        base=base,
+        start_from=folder / spec.start_from if spec.start_from else None,
         key=spec.key,
-        home=Path(spec.home),
-        validation=read_rows(Path(spec.validation)) if spec.validation else (),
+        home=(folder / spec.home).resolve(),
+        validation=read_rows(folder / spec.validation) if spec.validation else (),
         checkpoints=Checkpoints(spec.checkpoint_seconds, spec.checkpoint_steps),
     )
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker; the first one's log lines are marked for the parent."""
+    """Run one worker; the log lines of each machine's first one are marked for its parent.
+
+    Args:
+        arguments: Path of the spec; on several nodes folder and digest of the base model too.
+    """
     import torch
 
     harmless_logs()
-    if process() == 0:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         logging.basicConfig(level=logging.INFO, format=f"{MARK}%(message)s", stream=sys.stdout)
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ratchet").setLevel(logging.INFO)
+    path, *given = arguments
     try:
-        work(Spec.model_validate_json(Path(arguments[0]).read_text("utf-8")))
+        spec = read_spec(Path(path))
+        if given:
+            require_agreement(spec, given[1])
+        work(spec, Path(path).parent, Path(given[0] if given else spec.base))
     except RatchetError as error:
-        sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {shown_line(str(error))}\n")
+        _say(error)
+        return 2
+    except RuntimeError as error:
+        if not given or not is_lost_connection(error):
+            raise
+        _say(RatchetError("the connection to another node broke: it is gone"))
         return 2
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return 0
+
+
+def _say(error: RatchetError) -> None:
+    """Tell the parent why training ends."""
+    sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {shown_line(str(error))}\n")
 
 
 if __name__ == "__main__":

@@ -52,13 +52,16 @@ def analyzed_text(analysis: Analysis) -> str:
     )
 
 
-def trained_text(training_set: TrainingSet, candidate: Candidate, champion: str) -> str:
-    """Say what was trained."""
+def trained_text(
+    training_set: TrainingSet, candidate: Candidate, champion: str, lengths: str
+) -> str:
+    """Say what was trained; `lengths` says which rows were too long, or nothing."""
     made = f"{candidate.model_name}/{candidate.version}"
     gate = f"ratchet gate --champion {champion} --challenger {made} --examples FILE"
     return shown_lines(
         [
             *improved_lines(training_set, candidate),
+            *(wrapped("", lengths) if lengths else ()),
             *_next("gate --candidate", "is it better? The nightly loop asks it by itself"),
             *wrapped("", f"on examples of your own: {gate}"),
         ]
