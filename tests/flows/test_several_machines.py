@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import s3fs
 
+from ratchet.processes import kill_with_parent
 from ratchet.records import (
     Candidate,
     Cycle,
@@ -96,7 +97,7 @@ class Machine:
             process = subprocess.Popen(
                 [*_own_space(), sys.executable, *arguments],
                 cwd=self.folder, env=self.environment, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=kill_with_parent,
             )  # fmt: skip
         self.started.append(process)
         return process
@@ -190,6 +191,7 @@ def mlflow_server(folder: Path, database: Path) -> Iterator[str]:
              "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"],
             cwd=folder, stdout=log, stderr=log, start_new_session=True,
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            preexec_fn=kill_with_parent,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
