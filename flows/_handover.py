@@ -38,6 +38,7 @@ DEPLOYMENT = "improve/improve"
 TAG = "handed-over"
 POLL_SECONDS = 3.0
 _ATTEMPTS = 100
+_LOST = 3  # trainings in a row whose process or machine is lost; then a person has to look
 _UNANSWERED = 100  # polls in a row, five minutes: a server may be started anew meanwhile
 _UNDER_WAY = [
     StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED,
@@ -61,9 +62,13 @@ def improve_for(cycle: Cycle, options: ImproveOptions, patience: timedelta) -> s
     if deployment is None:
         return str(result_of(improve(options, return_state=True)))
     with get_client(sync_client=True) as client:
-        run = _handed_over(client, cycle, options)
-        logger.info("training is run %s, on the pool %s", run.name, deployment.work_pool_name)
-        state = _ended(client, run, deployment.work_pool_name or "", patience)
+        for _ in range(_LOST):
+            run = _handed_over(client, cycle, options)
+            logger.info("training is run %s, on the pool %s", run.name, deployment.work_pool_name)
+            state = _ended(client, run, deployment.work_pool_name or "", patience)
+            if not state.is_crashed():
+                break
+            logger.warning("training %s was lost: %s", run.name, state.message)
     raise_if_waiting(state)
     if not state.is_completed():
         raise RatchetError(

@@ -29,7 +29,13 @@ STORE_ID = "RATCHET_STORE_ID"
 PYTHON = "RATCHET_PYTHON"
 """The variable by which a worker says which Python runs its flows."""
 _RUN = "-P -m ratchet.processes prefect.engine"
-_COMMAND = f"sh -c 'exec \"${{{PYTHON}:-python3}}\" {_RUN}'"
+_HINT = (
+    f"this worker has no Ratchet: start it by ratchet worker, or set {PYTHON} to a Python that has"
+)
+_CHECK = f'[ -n "${PYTHON}" ] || python3 -P -c "import ratchet"'
+_COMMAND = (
+    f'sh -c \'{_CHECK} || {{ echo "{_HINT}" >&2; exit 1; }}; exec "${{{PYTHON}:-python3}}" {_RUN}\''
+)
 Stage = Literal["collect", "analyze", "improve", "deploy"]
 
 

@@ -257,17 +257,44 @@ def test_a_worker_serves_the_store_of_its_deployments_and_refuses_every_other(
         assert not (tmp_path / "third" / "home" / "store.db").exists()
 
         # Prefect's own command checks nothing: each run does
-        elsewhere["RATCHET_PYTHON"] = sys.executable
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "ratchet"]
-        process = subprocess.Popen(command, cwd=tmp_path, env=elsewhere, start_new_session=True)
-        try:
-            run = _run(api, "analyze/analyze", options)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(60)
+        run, _ = _by_prefects_worker(api, elsewhere | {"RATCHET_PYTHON": sys.executable}, tmp_path)
         assert run["state_type"] == "FAILED", run
         assert f"started for the store {store.identity}, got no store" in run["state"]["message"]
         assert not (tmp_path / "third" / "home" / "store.db").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_outside_of_ratchets_environment_says_what_to_do(
+    prefect: PrefectHome, machine: Callable[[str, str], dict[str, str]],
+    new_schema: Callable[[], str], tmp_path: Path,
+) -> None:  # fmt: skip
+    prefect.servers.register_deployments()
+    environment = machine("bare", new_schema())
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without packages
+    python.chmod(0o755)
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
+    run, said = _by_prefects_worker(prefect.servers.prefect_api, environment, tmp_path)
+    assert run["state_type"] == "CRASHED", run
+    assert "this worker has no Ratchet: start it by ratchet worker, or set RATCHET_PYTHON" in said
+
+
+def _by_prefects_worker(
+    api: str, environment: dict[str, str], folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Run `analyze` by a worker that was started by hand; return the run and what that printed."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "ratchet"]
+    with (folder / "by-hand.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        run = _run(api, "analyze/analyze", {"cycle": False})
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    return run, (folder / "by-hand.log").read_text()
 
 
 def _children(pid: int) -> list[int]:

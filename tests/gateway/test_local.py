@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
+from ratchet.deploy.adapters import AdapterShelf
+from ratchet.errors import TrackingError
+from ratchet.gateway.adapters import bring_adapters
 from ratchet.records import Candidate
 from ratchet.settings import load_settings
 from tests.gateway.conftest import routing
@@ -79,6 +84,39 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     failed, _ = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
     assert failed.model_version == "router/3"
     assert "cannot be loaded" in failed.error
+
+
+def test_an_adapter_that_comes_from_another_machine_answers_once_it_is_here(local, caplog):
+    gateway, stop, asked = local, Event(), []
+    shelf, router = AdapterShelf(gateway.settings.home), gateway.app.state.gateway.router
+    trained = gateway.settings.home / "adapters" / "3"
+    elsewhere = trained.rename(gateway.settings.home / "elsewhere")
+
+    def bring(_store: object, version: str) -> None:
+        asked.append(version)
+        if len(asked) == 1:
+            raise TrackingError("MLflow is away")
+        shutil.copytree(elsewhere, shelf.place_of(version, "d"))
+
+    gateway.store.append(routing(("router/3", 1.0), previous="router/2"))
+    router.refresh()
+    assert gateway.ask()["model"] == "router/2"
+    about = (lambda: gateway.store, shelf, bring, stop)
+    thread = Thread(target=bring_adapters, args=about)
+    thread.start()
+    try:
+        until = time.monotonic() + 60
+        while router.state.adapters["router/3"] == trained:
+            assert time.monotonic() < until
+            router.refresh()
+            time.sleep(0.05)
+        while gateway.ask()["model"] != "router/3":
+            assert time.monotonic() < until
+    finally:
+        stop.set()
+        thread.join()
+    assert asked == ["router/3", "router/3"]
+    assert "does not come: MLflow is away" in caplog.text
 
 
 @pytest.mark.mostly_slow("fields0-", "fields1-", "fields4-", "fields9-", "fields15-")

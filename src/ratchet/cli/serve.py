@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from ratchet.cli.shared import (
     finite,
     key_of,
     one_line_name,
+    open_tracker,
     person,
     show_progress,
 )
@@ -33,6 +35,7 @@ from ratchet.settings import Settings
 
 if TYPE_CHECKING:
     from ratchet.gateway.options import GatewayOptions
+    from ratchet.store import EventStore
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
@@ -147,6 +150,7 @@ def _run_with_pages(told: GatewayOptions, port: int) -> int:
 
 
 def _run(told: GatewayOptions) -> int:
+    from ratchet.deploy.adapters import place_adapter
     from ratchet.gateway.serve import Supervisor
     from ratchet.gateway.tls import tls_context
     from ratchet.gateway.tokens import DAY, share_secret
@@ -157,7 +161,11 @@ def _run(told: GatewayOptions) -> int:
         share_secret(told.folder, secret, accept_seconds=told.token_days * DAY, now=now)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return Supervisor(told, say=say).run()
+
+    def bring(store: EventStore, version: str) -> None:
+        place_adapter(told.shelf, store, partial(open_tracker, told.settings), version)
+
+    return Supervisor(told, say=say, bring=bring).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:

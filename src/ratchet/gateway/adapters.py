@@ -1,4 +1,4 @@
-"""Hold the adapters that servers have loaded to those that the routing names.
+"""Hold the adapters that servers have loaded, or a machine has, to what the routing names.
 
 vLLM forgets its adapters when it restarts, and each replica has its own. So every server is asked
 for its models every second: what the routing names and the server lacks is loaded, and what the
@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.replies import BackendError
-from ratchet.gateway.routing import State
+from ratchet.gateway.routing import READ, State, read_state, wanted_adapters
+from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +32,44 @@ CHECKED_SECONDS = 300.0
 """The same of an adapter that no routing has named yet: a check has it loaded before one does."""
 PREPARE_SECONDS = 5.0
 """So long a new routing waits for its adapters before it takes effect."""
+_LONGEST_PAUSE = 30.0
 
 
-def wanted_adapters(state: State) -> dict[str, Path]:
-    """Return the versions with an adapter that the routing names, with their folders."""
-    found = {version: state.adapters.get(version) for version in state.served}
-    return {version: folder for version, folder in found.items() if folder is not None}
+def bring_adapters(
+    store: Callable[[], EventStore],
+    shelf: AdapterShelf,
+    bring: Callable[[EventStore, str], object],
+    stop: Event,
+) -> None:
+    """Until told to stop, bring adapters that the routing names and this machine lacks.
+
+    Whatever routes puts them on a shelf of its own, which the local model of another machine does
+    not see. Until one is there, the version before answers.
+
+    Args:
+        store: Opens the store, or raises while it is away.
+        shelf: Where adapters lie for the local model.
+        bring: Puts the adapter of a version of the store on the shelf.
+        stop: Set when it is to end.
+    """
+    seen: dict[str, int] | None = None
+    missing: list[str] = []
+    pause, said = LOOK_SECONDS, ""
+    while not stop.wait(pause):
+        try:
+            opened = store()
+            now = opened.last_positions(READ)
+            if now != seen or missing:
+                wanted = wanted_adapters(read_state(opened, shelf))
+                missing = [version for version, folder in wanted.items() if not folder.exists()]
+                seen = now
+            for version in missing:
+                bring(opened, version)
+            pause, said = LOOK_SECONDS, ""
+        except Exception as error:  # the store or MLflow is away, or has lost it
+            if str(error) != said:
+                logger.warning("an adapter that the routing names does not come: %s", error)
+            pause, said = min(2 * pause, _LONGEST_PAUSE), str(error)
 
 
 @dataclass(slots=True)

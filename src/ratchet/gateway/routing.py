@@ -183,12 +183,17 @@ class Router:
         store = self._store()
         seen = store.last_positions(READ)
         self._read_at = time.monotonic()
-        if seen == self._seen:
+        if seen == self._seen and not self._lacks_adapter():
             return
         before, found = self.state, read_state(store, self._shelf)
         is_first = self._seen is None
         self._seen = seen
         self._take(store, before, found, is_first=is_first)
+
+    def _lacks_adapter(self) -> bool:
+        """Whether the local model waits for an adapter, which may come to another folder."""
+        wanted = wanted_adapters(self.state).values() if self._default is not None else ()
+        return any(not folder.exists() for folder in wanted)
 
     def _take(self, store: EventStore, before: State, found: State, *, is_first: bool) -> None:
         """Follow what was read."""
@@ -306,6 +311,12 @@ class Router:
     def _answers(self, version: str) -> bool:
         state = self.state
         return version in state.served or (version in state.adapters and self._has(state, version))
+
+
+def wanted_adapters(state: State) -> dict[str, Path]:
+    """Return the versions with an adapter that the routing names, with their folders."""
+    found = {version: state.adapters.get(version) for version in state.served}
+    return {version: folder for version, folder in found.items() if folder is not None}
 
 
 def several_versions(state: State, asks_for: str | None) -> str | None:

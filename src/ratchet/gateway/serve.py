@@ -22,12 +22,13 @@ from threading import Event, Thread
 from ratchet.deploy.backends import Replicas
 from ratchet.deploy.served import unlisted
 from ratchet.errors import BusyError, InvalidInputError, RatchetError, SettingsError
-from ratchet.gateway.adapters import wanted_adapters
+from ratchet.gateway.adapters import bring_adapters
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.known import LastKnown, StoreLink
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions, told_to_worker
-from ratchet.gateway.routing import State, read_state, several_versions
+from ratchet.gateway.routing import State, read_state, several_versions, wanted_adapters
 from ratchet.processes import end_with_parent, open_environment, python
+from ratchet.store import EventStore
 
 _STOP_SECONDS = 15.0
 _RESTART_SECONDS = 0.5
@@ -43,10 +44,12 @@ class Supervisor:
     Attributes:
         options: What the workers are told.
         say: Where a line for the user goes.
+        bring: Puts the adapter of a version of the store where the local model reads it.
     """
 
     options: GatewayOptions
     say: Callable[[str], None]
+    bring: Callable[[EventStore, str], object] | None = None
     _children: list[_Child] = field(default_factory=list)
     _stopping: Event = field(default_factory=Event)
 
@@ -70,6 +73,9 @@ class Supervisor:
             name="drain",
         )
         draining.start()
+        if self.bring is not None and not self._backends:
+            about = (link.get, self.options.shelf, self.bring, self._stopping)
+            Thread(target=bring_adapters, args=about, name="adapters", daemon=True).start()
         try:
             self._children = [_Child() for _ in range(self.options.workers)]
             self._start_missing(listening, link)
