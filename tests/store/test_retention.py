@@ -259,9 +259,7 @@ def test_rows_set_aside_go_by_their_age_but_the_newest(store: EventStore) -> Non
 @pytest.mark.parametrize(
     "table", [ANSWERS, EMBEDDINGS, SHARDS], ids=["answers", "vectors", "shards"]
 )
-def test_what_was_recorded_goes_by_when_it_was_added(
-    store_url: str, table: sa.Table
-) -> None:
+def test_what_was_recorded_goes_by_when_it_was_added(store_url: str, table: sa.Table) -> None:
     def add(day: int) -> None:
         store = EventStore.open(store_url, clock=lambda: NOW - day * DAY)
         store.add_answers("m", "d", {f"x{day}": "delivery"})
