@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +16,16 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
+from ratchet.flows._runtime import base_folder, cycle_run, logger, workspace
 from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.config import TOKENS_BEFORE, FinetuneConfig, Start
 from ratchet.improve.training.devices import Device, choose_device
-from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.launch import LaunchConfig, launched
 from ratchet.improve.training.run import is_known
 from ratchet.improve.training.search import SearchConfig, SearchResult, search
 from ratchet.models import adapter_digest, model_digest
 from ratchet.records import Cycle, TrainingSet
-from ratchet.tracking import Run
-from ratchet.views import plots
 
 
 class TrainingOptions(BaseModel):
@@ -175,49 +171,3 @@ def train(
             samples=options.samples,
         )
     return result.model_dump(mode="json")
-
-
-def log_training(
-    run: Run, result: FinetuneResult, config: FinetuneConfig, search: SearchResult | None
-) -> None:
-    """Log what was trained, how it went, on what, and what it answers."""
-    most = result.maximum_tokens or config.maximum_tokens
-    used = {"device": result.device, "batch": result.batch, "maximum_tokens": most}
-    run.params(config.resolved() | used)
-    run.tags(
-        {
-            "ratchet.rows_too_long": str(result.rows_too_long),
-            "mlflow.note.content": f"Training: {result.lengths_said}.",
-        }
-    )
-    run.params({f"environment.{name}": value for name, value in result.environment.items()})
-    run.text(json.dumps(config.resolved(), indent=2), "config.json")
-    run.steps(result.history)
-    run.metrics(
-        {
-            "training_seconds": result.seconds,
-            "training_tokens": result.tokens,
-            "tokens_per_second": result.tokens_per_second,
-            "peak_memory_megabytes": result.peak_memory_megabytes,
-            "interruptions": len(result.resumed_at),
-            "rows_left_out": result.rows_left_out,
-            "rows_too_long": result.rows_too_long,
-        }
-    )
-    if result.samples:
-        columns = [sample.model_dump() for sample in result.samples]
-        run.table({name: [row[name] for row in columns] for name in columns[0]}, "samples.json")
-    if search is not None:
-        trials = [
-            {
-                "settings": json.dumps(trial.settings),
-                "loss": trial.losses[-1][1] if trial.losses else None,
-                "share": trial.losses[-1][0] if trial.losses else 0.0,
-                "seconds": trial.seconds,
-                "status": trial.status,
-                "reason": trial.reason,
-            }
-            for trial in search.trials
-        ]
-        run.table({name: [row[name] for row in trials] for name in trials[0]}, "trials.json")
-    publish_figure(run, "loss", plots.loss_curve(result.losses), "Training loss")

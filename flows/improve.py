@@ -14,11 +14,11 @@ from ratchet.flows._training import (
     TrainingOptions,
     as_begun,
     choose_config,
-    log_training,
     starting_point,
     train,
     training_key,
 )
+from ratchet.flows._training_report import log_training
 from ratchet.flows._waiting import or_waiting
 from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared

@@ -140,6 +140,7 @@ FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
 SLOW = {
     *TRAINING,
     "mlflow",
+    "ray",
     "sklearn",
     "scipy",
     "matplotlib",

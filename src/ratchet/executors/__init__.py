@@ -9,7 +9,8 @@ executor runs it and however many workers there are. A worker that is killed cos
 is run again. `run_stage` keeps results in a manifest, so that a run that is stopped goes on.
 """
 
-from ratchet.executors.executor import INLINE, Executor, Inline, executor_of
+from ratchet.executors.choice import executor_of
+from ratchet.executors.executor import INLINE, Executor, Inline
 from ratchet.executors.on_ray import OnRay
 from ratchet.executors.several import Processes
 from ratchet.executors.stage import Manifest, run_stage

@@ -1,14 +1,13 @@
-"""What an executor is, the one in this process, and which one a setting names."""
+"""What an executor is, and the one in this process."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from ratchet.errors import SettingsError, WorkerLostError
+from ratchet.errors import WorkerLostError
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +16,6 @@ Result = TypeVar("Result")
 
 TRIES = 3
 """How often a shard is run whose workers are killed."""
-_FORMS = re.compile(
-    r"inline|processes:(?P<workers>[1-9]\d{0,2})"
-    r"|(?P<ray>ray)(:(?P<address>[^,\s]+))?(,gpus=(?P<gpus>\d+(\.\d+)?))?"
-)
 
 
 class Executor(Protocol):
@@ -103,28 +98,3 @@ class Open(Generic[Shard]):
                 shard=place,
             )
         self.put_back(place)
-
-
-def executor_of(text: str) -> Executor:
-    """Return the executor that a setting names.
-
-    Args:
-        text: `inline`, `processes:N`, `ray` (the cluster that this machine is part of),
-            `ray:local` (a cluster of this machine alone, for this process) or `ray:ADDRESS`;
-            after `ray` may stand `,gpus=G`, the part of a GPU that a shard is given.
-
-    Raises:
-        SettingsError: It is none of these.
-    """
-    from ratchet.executors.on_ray import OnRay
-    from ratchet.executors.several import Processes
-
-    found = _FORMS.fullmatch(text.strip())
-    if found is None:
-        raise SettingsError(
-            "an executor must be inline, processes:N or ray[:ADDRESS][,gpus=G], got "
-            f"{text!r}; correct RATCHET_EXECUTOR"
-        )
-    if found["ray"]:
-        return OnRay(found["address"] or "auto", gpus=float(found["gpus"] or 0.0))
-    return Processes(int(found["workers"])) if found["workers"] else INLINE

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ratchet.gateway.access import Caller, RateLimits, WrongKeys, identify
-from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
+from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper
 from ratchet.gateway.backends import Backend
 from ratchet.gateway.backlog import read_backlog
 from ratchet.gateway.blobs import BlobFolder, note_folder
@@ -43,7 +43,7 @@ from ratchet.gateway.queueing import BoundedQueue
 from ratchet.gateway.recording import Recorder, Records
 from ratchet.gateway.responses import Responses
 from ratchet.gateway.rights import Rights
-from ratchet.gateway.routing import Router, State
+from ratchet.gateway.routing import Router, State, wanted_adapters
 from ratchet.gateway.schemas import (
     Attempts,
     ChatCompletion,
