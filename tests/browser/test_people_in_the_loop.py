@@ -36,8 +36,8 @@ from tests.flows.conftest import served_once
 from tests.flows.prefect_home import new_home
 from tests.gateway.killing import free_port, gateway
 from tests.judges.test_on_store import NOON, ROUTING, Scripted, interaction, is_good
-from tests.review.test_corrections import RIGHT, derived, rows, talk
-from tests.servers.mock_backend import MockBackend
+from tests.review.test_corrections import RIGHT, candidates, rows, talk
+from tests.servers.vllm_server import VllmServer
 from tests.web.conftest import PASSWORD
 from tests.web.filled import decision
 
@@ -192,7 +192,7 @@ def test_labels_of_two_people_survive_a_kill_and_lead_to_a_usable_judge_and_a_tr
     home: Home, opened: Callable[..., Any], tmp_path: Path
 ) -> None:
     truth = ask_about_routing(home.store)
-    derived(home.store, talk())
+    candidates(home.store, talk())
     home.people(ada="reviewer", bob="reviewer", cy="reviewer")
     by_ada, by_bob = with_slips(truth, {5, 17}), with_slips(truth, {3, 20, 33})
     path, seen = f"/review?dimension={ROUTING.name}", []
@@ -258,6 +258,7 @@ def test_labels_of_two_people_survive_a_kill_and_lead_to_a_usable_judge_and_a_tr
 
         log_in(cy, address, "cy", "/review?dimension=correction")
         before = shown(cy)
+        assert before
         cy.keyboard.press("1")
         until_next(cy, before)
 
@@ -304,7 +305,7 @@ def test_a_promotion_approved_and_taken_back_by_buttons_holds_in_every_gateway(
     page, ports, log = opened(), (free_port(), free_port()), tmp_path / "gateway.log"
     keys = {"RATCHET_STORE_URL": settings.store_url}
     with (
-        MockBackend() as backend,
+        VllmServer(base.reference, others=[made.reference]) as backend,
         gateway(settings.home, backend.url, ports[0], log, **keys),
         gateway(settings.home, backend.url, ports[1], log, **keys),
         home.pages() as (address, _pid),
