@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.files.hub_ids import is_hub_id
 from ratchet.models.given_template import given_text
 from ratchet.models.weights import (
     SMOLLM2,
@@ -111,6 +112,8 @@ def check_weights(settings: Settings, store: EventStore) -> None:
     if settings.base_model == SMOLLM2:
         smollm2_file()
         return
+    if is_hub_id(settings.base_model):
+        return  # it is fetched, and refused, when training begins
     folder = Path(settings.base_model).expanduser().resolve()
     require_safetensors(folder, "model*.safetensors")
     if not (folder / "config.json").exists():
