@@ -7,8 +7,10 @@ from functools import partial
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import field_validator
 
 from ratchet.flows._curation import curated
+from ratchet.flows._dataset import DatasetOptions, dataset_cycle
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -33,10 +35,21 @@ from ratchet.views import plots
 
 
 class ImproveOptions(CurateOptions):
-    """What is trained on, and how."""
+    """What is trained on, and how.
 
+    Attributes:
+        dataset: A data set that others made, in the place of what users showed to be good; a path
+            or an id of the Hub alone is its `source`.
+    """
+
+    dataset: DatasetOptions | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     training: TrainingOptions = TrainingOptions()
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _by_source(cls, given: object) -> object:
+        return {"source": given} if isinstance(given, str) else given
 
 
 DEFAULTS = ImproveOptions()
@@ -83,6 +96,7 @@ def register(
             | {
                 "base_model": work.settings.base_model,
                 "start_from": cycle.champion,
+                "dataset_origin": training_set.origin or "feedback of users",
                 "dataset_digest": training_set.digest,
                 "dataset_size": training_set.size,
             }
@@ -140,8 +154,14 @@ def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) 
 
 def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     work = workspace()
-    cycle = open_for(work.store, handed_over)
-    training_set = curate(cycle, options)
+    if options.dataset is None:
+        cycle = open_for(work.store, handed_over)
+        training_set = curate(cycle, options)
+    else:
+        cycle, training_set, config = dataset_cycle(
+            options.dataset, options.finetune, options.curation
+        )
+        options = options.model_copy(update={"finetune": config})
     search = None
     if options.training.search is not None:
         asked = options.training.search

@@ -101,7 +101,7 @@ UNITS = set(ROOMS)
 ALLOWED["flows"] = UNITS - {"cli", "flows", "simulation", "demo"}  # production knows real users
 ALLOWED["cli"] = UNITS - {"cli"}
 
-TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "huggingface_hub")
 OWNERS: dict[str, set[str]] = {
     "prefect": {"flows"},
     "mlflow": {"tracking"},
