@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.deploy.gate.decoding import length_for
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._recorded import in_use
 from ratchet.flows._runtime import logger, now, workspace
@@ -19,7 +19,16 @@ from ratchet.improve.curation.dataset import write_prepared
 from ratchet.improve.curation.given import Given, hold_out, prepared_of, read_given
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.records import Cycle, Example, ExampleSet, TrainingSet, digest
-from ratchet.store.cycles import freeze_examples, open_dataset_cycle
+from ratchet.store import EventStore
+from ratchet.store.cycles import (
+    example_set,
+    freeze_examples,
+    latest_cycle,
+    open_dataset_cycle,
+)
+
+
+LATEST = Path("latest")
 
 
 class DatasetOptions(BaseModel):
@@ -27,8 +36,9 @@ class DatasetOptions(BaseModel):
 
     Attributes:
         source: A file, a folder, or an id of the Hub: `owner/name` or `owner/name@revision`.
-        examples: What both models answer at the gate; left out, the data set's split `test` or
-            `validation`, else a share of its rows, which are not trained on.
+        examples: What both models answer at the gate; `latest` for what the latest cycle's gate
+            asked. Left out, the data set's split `test` or `validation`, else a share of its rows,
+            which are not trained on.
         held_out: That share.
         most_examples: So many examples at most.
         max_new_tokens: The longest answer at the gate; left out, room for the longest right answer.
@@ -43,13 +53,21 @@ class DatasetOptions(BaseModel):
     max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] | None = None
 
 
-def read_for_gate(options: DatasetOptions, cache: Path) -> tuple[Given, tuple[Example, ...], int]:
+def read_for_gate(
+    options: DatasetOptions, cache: Path, store: EventStore | None
+) -> tuple[Given, tuple[Example, ...], int]:
     """Return the data set without what is held out, the gate's examples, and their length.
 
     Raises:
         InvalidInputError: A file breaks a rule, or too little is left.
+        InsufficientDataError: The latest cycle's examples are wanted, and there is none.
     """
     given = read_given(options.source, cache)
+    if options.examples == LATEST:
+        if store is None:
+            raise InsufficientDataError("--examples latest needs a cycle, got none; name a file")
+        asked = example_set(store, latest_cycle(store).example_set_id)
+        return given, asked.examples, options.max_new_tokens or asked.max_new_tokens
     examples = (
         hold_out(given, options.held_out, options.most_examples)
         if options.examples is None
@@ -87,7 +105,7 @@ def dataset_cycle(
     """
     work = workspace()
     store = work.store
-    given, examples, longest = read_for_gate(options, work.settings.cache)
+    given, examples, longest = read_for_gate(options, work.settings.cache, store)
     config = config_for(given, finetune)
     for reason, count in given.reasons:
         logger.warning("set aside %d of %d rows: %s", count, given.read, reason)

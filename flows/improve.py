@@ -117,6 +117,8 @@ def register(
             source,
             model_digest(base_folder(), folder),
             adapter_digest=result.adapter_digest,
+            base=work.settings.base_model,
+            chat_template=work.settings.chat_template,
         )
     stored = work.store.get(Candidate, candidate_id)
     if stored is not None:
@@ -172,7 +174,10 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     options = options.model_copy(update={"finetune": config})
     key = training_key(training_set, options.finetune, start)
     key_of = partial(start.key, config=options.finetune)
-    await_news(work.store, work.settings.home, cycle, Planned.of(training_set), key_of)
+    goes_on = start.adapter is not None
+    await_news(
+        work.store, work.settings.home, cycle, Planned.of(training_set), key_of, goes_on=goes_on
+    )
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key

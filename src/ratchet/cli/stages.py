@@ -102,7 +102,8 @@ def train(
     examples: Annotated[
         Path | None,
         typer.Option(
-            help="With --dataset: what both models answer at the gate; default: rows held out."
+            help="With --dataset: what both models answer at the gate, or `latest` for what the "
+            "latest cycle's gate asked; default: rows held out."
         ),
     ] = None,
     join: Annotated[
@@ -154,7 +155,8 @@ def _with_dataset(given: dict[str, Any], dataset: str | None, examples: Path | N
     before = given.get("dataset")
     given["dataset"] = {**(before if isinstance(before, dict) else {}), "source": source}
     if examples is not None:
-        given["dataset"]["examples"] = str(examples.resolve())
+        is_file = str(examples) != "latest"
+        given["dataset"]["examples"] = str(examples.resolve() if is_file else examples)
 
 
 def _join(folder: Path) -> None:
@@ -283,7 +285,7 @@ def _would_train_on(dataset: DatasetOptions, options: ImproveOptions, settings: 
     from ratchet.improve.curation.given import prepared_of
     from ratchet.operate.stage_plans import steps_plan
 
-    given, examples, longest = read_for_gate(dataset, settings.cache)
+    given, examples, longest = read_for_gate(dataset, settings.cache, existing_store())
     config = config_for(given, options.finetune)
     ready = prepared_of(given, [one.prompt for one in examples], options.curation)
     say(f"{given.origin}: {counted(given.read, 'row')} for {config.method}")

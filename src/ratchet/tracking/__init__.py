@@ -39,6 +39,7 @@ FLOW_RUN = "prefect.flow_run_id"
 """Tag of a run that names the flow run in Prefect."""
 _KEY = "ratchet.key"
 _ADAPTER_DIGEST = "ratchet.adapter_digest"
+_BASE, _TEMPLATE = "ratchet.base", "ratchet.chat_template"
 _REFERENCE = "ratchet.reference"
 """Tag of a version that is called otherwise than name and number."""
 _DELETED_AT_ONCE = 100
@@ -56,6 +57,9 @@ class ModelVersion:
         adapter: Folder of the adapter as recorded, None for the base model alone.
         digest: Digest of the artefact: of base model and adapter together.
         adapter_digest: Digest of the adapter alone, where it was registered with it.
+        base: What its base model is called, as `RATCHET_BASE_MODEL` names it; None where nobody
+            noted it.
+        chat_template: What `RATCHET_CHAT_TEMPLATE` was.
     """
 
     reference: str
@@ -64,6 +68,8 @@ class ModelVersion:
     digest: str
     run_id: str | None
     adapter_digest: str | None = None
+    base: str | None = None
+    chat_template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,9 +425,10 @@ class Tracker:
                 f"got {reference!r}; there are: {', '.join(known) or 'none'}"
             ) from error
 
-    def register_base(self, name: str, digest: str) -> ModelVersion:
+    def register_base(self, name: str, digest: str, chat_template: str = "") -> ModelVersion:
         """Register the base model by its name, without copying its weights, once."""
-        return self._register(digest, source=f"ratchet-base:/{name}", run_id=None, kind="base")
+        source, tags = f"ratchet-base:/{name}", _of_base(name, chat_template)
+        return self._register(digest, source=source, run_id=None, kind="base", tags=tags)
 
     def register_served(self, name: str) -> ModelVersion:
         """Register a model that a server has under a name, once; no weights are known.
@@ -438,7 +445,14 @@ class Tracker:
         )
 
     def register_adapter(
-        self, run_id: str, source: str, digest: str, *, adapter_digest: str | None = None
+        self,
+        run_id: str,
+        source: str,
+        digest: str,
+        *,
+        adapter_digest: str | None = None,
+        base: str = "",
+        chat_template: str = "",
     ) -> ModelVersion:
         """Register an adapter that lies in a run's artifacts and alias it `challenger`.
 
@@ -449,8 +463,11 @@ class Tracker:
             source: Address of the adapter among its artifacts.
             digest: Of base model and adapter together.
             adapter_digest: Of the adapter alone, by which whoever fetches it knows it again.
+            base: What its base model is called.
+            chat_template: The template that the base model was given.
         """
         tags = {_ADAPTER_DIGEST: adapter_digest} if adapter_digest else {}
+        tags |= _of_base(base, chat_template)
         version = self._register(digest, source=source, run_id=run_id, kind="adapter", tags=tags)
         self._client.set_registered_model_alias(self.model_name, CHALLENGER, version.version)
         return version
@@ -576,7 +593,14 @@ class Tracker:
             digest=version.tags.get("ratchet.digest", ""),
             run_id=version.run_id or None,
             adapter_digest=version.tags.get(_ADAPTER_DIGEST),
+            base=version.tags.get(_BASE),
+            chat_template=version.tags.get(_TEMPLATE, ""),
         )
+
+
+def _of_base(name: str, chat_template: str) -> dict[str, str]:
+    """Return the tags by which the base model of a version is found again."""
+    return {_BASE: name, _TEMPLATE: chat_template} if name else {}
 
 
 def _served_name(experiment: str) -> str:

@@ -45,6 +45,7 @@ from ratchet.improve.training.trainers import write_adapter
 from ratchet.models import adapter_digest
 from ratchet.models.given_template import write_template
 from ratchet.models.hub import origin_of
+from ratchet.models.own_base import write_base
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_key"]
 
@@ -196,6 +197,7 @@ def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> Non
     if process() == 0:
         _drop_machine_paths(adapter)
         write_template(trainer.processing_class, adapter)
+        write_base(job.base, adapter)
         refuse_pickles(adapter)
         result = _result(trained, job, adapter, str(folder.relative_to(folder.parents[1])), work)
         (adapter / _RESULT_FILE).write_text(result.model_dump_json(), "utf-8")
