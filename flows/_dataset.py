@@ -27,7 +27,6 @@ from ratchet.store.cycles import (
     open_dataset_cycle,
 )
 
-
 LATEST = Path("latest")
 
 

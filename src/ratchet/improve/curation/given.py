@@ -47,6 +47,8 @@ from ratchet.records import Example, Message, digest
 from ratchet.records.tool_calls import written
 
 ROWS, USABLE, TO_TRAIN = "rows of the data set", "usable", "to train on, not held out"
+FEWEST_FOR_GATE = 100
+"""The loop's own policy decides on no fewer examples."""
 Fields = Mapping[str, Any]
 _NAMES = ("prompt", "completion", "messages", "conversations", "chosen", "rejected", "tools")
 _COLUMNS = (*_NAMES, "label")
@@ -185,8 +187,9 @@ def _license(card: Path) -> str:
 def prepared_of(given: Given, protected: Collection[str], config: CurationConfig) -> Prepared:
     """Return the rows to train on as a training set.
 
-    They are redacted, held apart from evaluation sets and split as rows of users are, and none is
-    left out for its quality or number.
+    Rows of `validation` that the gate does not ask are among them: which rows validate the training
+    is drawn here. They are redacted, held apart from evaluation sets and split as rows of users
+    are, and none is left out for its quality or number.
 
     Args:
         given: What was read.
@@ -199,7 +202,7 @@ def prepared_of(given: Given, protected: Collection[str], config: CurationConfig
     config = config.model_copy(
         update={"origin": given.origin, "license": given.license or config.license}
     )
-    rows: Sequence[Row] = given.rows["train"]
+    rows: Sequence[Row] = [*given.rows["train"], *given.rows.get("validation", ())]
     selection = Selection(
         rows=tuple(_selected(row, place) for place, row in enumerate(rows)),
         funnel=(
@@ -431,7 +434,7 @@ def hold_out(given: Given, share: float, most: int) -> tuple[Example, ...]:
     """Return what the gate is to ask of a data set, and leave its prompts out of the training rows.
 
     That is the split `test`, else `validation`; a data set without either gives up a share of its
-    prompts, drawn by their digests: always the same ones. A row whose answer nobody wanted is no
+    prompts, 100 at least where that is not over half, drawn by their digests: always the same. A row whose answer nobody wanted is no
     example.
 
     Args:
@@ -447,7 +450,9 @@ def hold_out(given: Given, share: float, most: int) -> tuple[Example, ...]:
     for row in given.rows[split]:
         if answer_of(row) is not None:
             by_prompt.setdefault(_prompt_digest(row), row)
-    wanted = len(by_prompt) if split != "train" else max(1, round(share * len(by_prompt)))
+    fewest = min(FEWEST_FOR_GATE, len(by_prompt) // 2)
+    drawn = max(round(share * len(by_prompt)), fewest, 1)
+    wanted = len(by_prompt) if split != "train" else drawn
     held = dict(sorted(by_prompt.items())[: min(wanted, most)])
     for name, rows in given.rows.items():
         given.rows[name] = [row for row in rows if _prompt_digest(row) not in held]
