@@ -9,6 +9,7 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import field_validator
 
+from ratchet.flows._cards import publish_card
 from ratchet.flows._curation import curated
 from ratchet.flows._dataset import DatasetOptions, dataset_cycle
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
@@ -137,6 +138,7 @@ def register(
         training_seconds=result.seconds,
     )
     work.store.append(candidate)
+    publish_card(candidate)
     return candidate
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from ratchet.errors import ModelError
 from ratchet.files.whole import write_whole
 
@@ -94,6 +96,20 @@ def fetch(kind: Kind, wanted: str, cache: Path) -> Fetched:
     if noted is None:
         logger.info("%s is revision %s, from now on", name, found.revision)
     return found
+
+
+def license_in(folder: Path) -> str:
+    """Return the licence that the card of a model or data set names; "" where it names none."""
+    from huggingface_hub import RepoCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    try:
+        said = RepoCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
+    except (ValueError, OSError, yaml.YAMLError):  # a card is free text
+        return ""
+    return said if isinstance(said, str) else ""
 
 
 def origin_of(folder: Path) -> Fetched | None:

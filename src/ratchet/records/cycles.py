@@ -204,6 +204,7 @@ class TrainingSet(Record):
         learnt: SHA-256 of the part of the rows that a trainer reads; "" in sets of before. The
             digest also covers weights, which new traffic changes on the same rows.
         origin: Of a data set that others made: its file, or its id on the Hub with the revision.
+        license: Of the rows, as its card says; "" in sets of before.
     """
 
     id: Identifier
@@ -222,6 +223,7 @@ class TrainingSet(Record):
     findings: tuple[str, ...] = ()
     learnt: str = Field(default="", exclude_if=lambda value: not value)
     origin: str = Field(default="", exclude_if=lambda value: not value)
+    license: str = Field(default="", exclude_if=lambda value: not value)
 
 
 class Erasure(Record):

@@ -219,6 +219,19 @@ class Tracker:
                 logger.debug("run %s has no %s: %s", run_id, name, error)
                 return None
 
+    def write_text(self, run_id: str, text: str, name: str) -> None:
+        """Write a text among the artifacts of a run that has ended.
+
+        Raises:
+            TrackingError: The run is not there, or MLflow does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_text(run_id, text, name)
+        except MlflowException as error:
+            raise TrackingError(f"run {run_id} must be there to write {name}: {error}") from error
+
     def old_runs(self, stages: Sequence[str], *, before: datetime) -> tuple[EndedRun, ...]:
         """Return the runs of stages that ended before a time; none that a version came from.
 

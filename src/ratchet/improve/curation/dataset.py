@@ -399,6 +399,7 @@ def write_prepared(
         findings=tuple(finding.describe() for finding in selection.findings),
         learnt=prepared.learnt,
         origin=origin,
+        license=prepared.config.license,
     )
 
 

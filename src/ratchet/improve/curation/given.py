@@ -42,7 +42,7 @@ from ratchet.improve.curation.rows import (
 )
 from ratchet.improve.curation.selection import Selected, Selection
 from ratchet.improve.curation.shapes import CALLS, WHY_NOT, WORDS, as_turns, as_words, shape_of
-from ratchet.models.hub import fetch
+from ratchet.models.hub import fetch, license_in
 from ratchet.records import Example, Message, digest
 from ratchet.records.tool_calls import written
 
@@ -133,7 +133,7 @@ def _read_file(given: Given, path: Path) -> None:
 
 def _read_folder(given: Given, folder: Path, cache: Path) -> None:
     """Read what `datasets` finds in a folder: its own, or files by split."""
-    given.license = _license(folder / "README.md")
+    given.license = license_in(folder)
     for split, rows, columns in _splits(folder, cache):
         read = _Reader(given, columns)
         for number, fields in enumerate(rows, start=1):
@@ -170,18 +170,6 @@ def _splits(folder: Path, cache: Path) -> Iterator[tuple[str, Iterable[Fields], 
     for name, rows in parts.items():
         if name in _SPLITS:
             yield _SPLITS[name], rows, tuple(rows.column_names)
-
-
-def _license(card: Path) -> str:
-    from huggingface_hub import DatasetCard
-
-    if not card.is_file():
-        return ""
-    try:
-        said = DatasetCard.load(card, ignore_metadata_errors=True).data.license
-    except (ValueError, OSError):  # a card is free text
-        return ""
-    return said if isinstance(said, str) else ""
 
 
 def prepared_of(given: Given, protected: Collection[str], config: CurationConfig) -> Prepared:
@@ -434,8 +422,8 @@ def hold_out(given: Given, share: float, most: int) -> tuple[Example, ...]:
     """Return what the gate is to ask of a data set, and leave its prompts out of the training rows.
 
     That is the split `test`, else `validation`; a data set without either gives up a share of its
-    prompts, 100 at least where that is not over half, drawn by their digests: always the same. A row whose answer nobody wanted is no
-    example.
+    prompts, 100 at least where that is not over half, drawn by their digests: always the same. A
+    row whose answer nobody wanted is no example.
 
     Args:
         given: What was read; rows with prompts that are held out are taken out of it.
