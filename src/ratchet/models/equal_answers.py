@@ -46,13 +46,17 @@ class Equality:
 
     @classmethod
     def of(cls, before: Sequence[str], after: Sequence[str]) -> Self:
-        """Compare answers, without spaces around them."""
+        """Compare answers, without spaces around them and half a character at the end."""
         pairs = [
-            (place, one.strip(), other.strip())
+            (place, _whole(one), _whole(other))
             for place, (one, other) in enumerate(zip(before, after, strict=True), start=1)
         ]
         others = [pair for pair in pairs if pair[1] != pair[2]]
         return cls(len(pairs) - len(others), len(pairs), others[0] if others else None)
+
+
+def _whole(text: str) -> str:
+    return text.rstrip("\ufffd").strip()
 
 
 def answers_of(model: LanguageModel, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:

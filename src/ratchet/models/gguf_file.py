@@ -215,4 +215,5 @@ def _slowed(config: Any) -> np.ndarray:
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     steps = np.arange(0, _head(config), 2, dtype=np.float64) / _head(config)
     plain = 1.0 / np.power(float(config.rope_parameters["rope_theta"]), steps)
-    return (plain / scaled.double().numpy()).astype(np.float32)
+    slowed: np.ndarray = (plain / scaled.double().numpy()).astype(np.float32)
+    return slowed

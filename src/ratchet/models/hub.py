@@ -9,8 +9,10 @@ fetched again. `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` work as its docume
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -123,3 +125,74 @@ def origin_of(folder: Path) -> Fetched | None:
         if found:
             return Fetched(place, found[1].replace("--", "/"), found[2])
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What was uploaded.
+
+    Attributes:
+        revision: Its commit.
+        url: Where people see it.
+        files: How many files were compared.
+    """
+
+    revision: str
+    url: str
+    files: int
+
+
+def upload(folder: Path, address: str) -> Pushed:
+    """Upload a folder as a model of the Hub, and see that the Hub has what the folder has.
+
+    A repository that is not there is made, private. One that is there gets a commit, in which files
+    that the folder does not have are gone.
+
+    Args:
+        folder: Its files lie side by side.
+        address: `owner/name`, or `owner/name@branch`.
+
+    Raises:
+        ModelError: The Hub refuses it, or has other content afterwards.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, branch = address.partition("@")
+    api = HfApi(library_name="ratchet")
+    try:
+        api.create_repo(name, private=True, exist_ok=True)
+        if branch:
+            api.create_branch(name, branch=branch, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            revision=branch or None,
+            commit_message="Upload a model exported by Ratchet",
+            delete_patterns="*",
+        )
+        revision = str(done.oid)
+        names = sorted(path.name for path in folder.iterdir())
+        with tempfile.TemporaryDirectory(prefix="ratchet-hub-") as cache:
+            for file in names:
+                there = hf_hub_download(name, file, revision=revision, cache_dir=cache)
+                _check_same(folder / file, Path(there), name)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"the Hub must take an upload to {name!r}, got: {reason[0]}; correct the name, or set "
+            "HF_TOKEN to a token that may write there"
+        ) from error
+    return Pushed(revision, f"{api.endpoint}/{name}", len(names))
+
+
+def _check_same(here: Path, there: Path, name: str) -> None:
+    def content(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    if content(here) != content(there):
+        raise ModelError(
+            f"the Hub must have what was uploaded, got another {here.name} in {name!r}; upload it "
+            "again"
+        )
