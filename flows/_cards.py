@@ -14,7 +14,7 @@ def publish_card(candidate: Candidate, decision: Decision | None = None) -> None
     What cannot be written is logged: a card is no reason for a training or a decision to fail.
     """
     work = workspace()
-    folder = work.settings.home / candidate.path
+    folder = work.settings.home.joinpath(candidate.path)
     release = work.store.latest(Release)
     if not folder.is_dir():
         return  # on another machine, or deleted

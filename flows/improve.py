@@ -11,7 +11,7 @@ from pydantic import field_validator
 
 from ratchet.flows._cards import publish_card
 from ratchet.flows._curation import curated
-from ratchet.flows._dataset import DatasetOptions, dataset_cycle
+from ratchet.flows._dataset import dataset_cycle
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -27,6 +27,7 @@ from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.given_data import DatasetOptions
 from ratchet.improve.training.news import Planned, await_news
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest

@@ -47,6 +47,24 @@ Format = Annotated[
     ),
 ]
 
+TrainingSetName = Annotated[
+    str | None, typer.Option("--set", help="Start of a training set's digest; default: the latest.")
+]
+VersionName = Annotated[
+    str | None,
+    typer.Option(
+        help="Only what is about this version; of an adapter its version or folder, default: the "
+        "champion's."
+    ),
+]
+Prompts = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="So many prompts an adapter answers before and after; default: 100. 0: unchecked.",
+    ),
+]
+
 
 def export(
     kind: Kind,
@@ -64,13 +82,7 @@ def export(
     until: Annotated[
         datetime | None, typer.Option(formats=FORMATS, help="Before when, in UTC.")
     ] = None,
-    model_version: Annotated[
-        str | None,
-        typer.Option(
-            help="Only what is about this version; of an adapter its version or folder, default: "
-            "the champion's."
-        ),
-    ] = None,
+    model_version: VersionName = None,
     segment: Annotated[str | None, typer.Option(help="Only this segment's.")] = None,
     redact: Annotated[
         bool | None,
@@ -80,10 +92,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    training_set: Annotated[
-        str | None,
-        typer.Option("--set", help="Start of a training set's digest; default: the latest."),
-    ] = None,
+    training_set: TrainingSetName = None,
     split: Annotated[
         str | None, typer.Option(help="train or validation, where a dataset is one file.")
     ] = None,
@@ -100,13 +109,7 @@ def export(
     most: Annotated[
         int | None, typer.Option(min=1, help="So many items on a sheet; default: 200.")
     ] = None,
-    prompts: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="So many prompts an adapter answers before and after; default: 100. 0: unchecked.",
-        ),
-    ] = None,
+    prompts: Prompts = None,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:

@@ -27,8 +27,8 @@ from ratchet.files.text import counted
 
 if TYPE_CHECKING:
     from ratchet.doors.configured import Source
-    from ratchet.flows._dataset import DatasetOptions
     from ratchet.flows.improve import ImproveOptions
+    from ratchet.improve.training.given_data import DatasetOptions
     from ratchet.settings import Settings
 
 _Options = Annotated[
@@ -281,8 +281,8 @@ def _would_gate(given: dict[str, Any]) -> None:
 
 def _would_train_on(dataset: DatasetOptions, options: ImproveOptions, settings: Settings) -> None:
     """Say what a data set would give, what is set aside of it, and how many steps it would be."""
-    from ratchet.flows._dataset import config_for, read_for_gate
     from ratchet.improve.curation.given import prepared_of
+    from ratchet.improve.training.given_data import config_for, read_for_gate
     from ratchet.operate.stage_plans import steps_plan
 
     given, examples, longest = read_for_gate(dataset, settings.cache, existing_store())

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ratchet.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     from gguf import GGUFWriter
 
 _ARCHITECTURES = {
@@ -177,7 +178,6 @@ def _splits(stored: Mapping[str, Any]) -> str:
 
 def _tensors(folder: Path, config: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
     import gguf
-    import numpy as np
     from safetensors import safe_open
 
     architecture = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[name]
@@ -209,7 +209,6 @@ def _turned(values: np.ndarray, heads: int) -> np.ndarray:
 
 def _slowed(config: Any) -> np.ndarray:
     """Return by how much Llama 3's scaling divides each frequency of RoPE."""
-    import numpy as np
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")

@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
+from ratchet.tracking.found import EndedRun as EndedRun
+from ratchet.tracking.found import FoundRun as FoundRun
+from ratchet.tracking.found import ModelVersion as ModelVersion
 from ratchet.tracking.places import check_place, folder_of, keep_place
 from ratchet.tracking.run import Run as Run
 
@@ -45,49 +47,6 @@ _REFERENCE = "ratchet.reference"
 _DELETED_AT_ONCE = 100
 _NAMED = 8
 """So many versions are named to who asked for one that is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """A version in the registry.
-
-    Attributes:
-        reference: Name and version, e.g. `support-router/3`, or the name of a model that a server
-            has; stored with every interaction.
-        adapter: Folder of the adapter as recorded, None for the base model alone.
-        digest: Digest of the artefact: of base model and adapter together.
-        adapter_digest: Digest of the adapter alone, where it was registered with it.
-        base: What its base model is called, as `RATCHET_BASE_MODEL` names it; None where nobody
-            noted it.
-        chat_template: What `RATCHET_CHAT_TEMPLATE` was.
-    """
-
-    reference: str
-    version: str
-    adapter: Path | None
-    digest: str
-    run_id: str | None
-    adapter_digest: str | None = None
-    base: str | None = None
-    chat_template: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that ended, and the bytes of its artifacts where they lie in a folder."""
-
-    run_id: str
-    ended_at: datetime
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRun:
-    """A run that is there, and the flow run in Prefect that wrote it, where that is known."""
-
-    run_id: str
-    experiment_id: str
-    flow_run_id: str | None
 
 
 def stage_key(cycle_id: str, stage: str, *key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ratchet.models import Sampling
 from ratchet.store import EventStore, Window
@@ -47,18 +47,6 @@ def answer_length(store: EventStore, window: Window) -> int:
     long = lengths[math.ceil(_SHARE * len(lengths)) - 1]
     wanted = SHORTEST
     while wanted < min(LONGEST, _ROOM * long):
-        wanted *= 2
-    return wanted
-
-
-def length_for(answers: Sequence[str]) -> int:
-    """Return how many tokens leave room for all of these answers, as a power of two.
-
-    Two characters are taken for a token, so that it is enough for any tokenizer of today's.
-    """
-    longest = max((len(answer) for answer in answers), default=0) / _CHARACTERS_A_TOKEN
-    wanted = SHORTEST
-    while wanted < min(LONGEST, longest):
         wanted *= 2
     return wanted
 
