@@ -13,8 +13,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ratchet.files.hub_ids import is_hub_id
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import finetune
 from ratchet.models.hub import origin_of
 from ratchet.settings import load_settings
+from tests.improve.training.cases import made_up
 from tests.models.hub_cache import write_to_cache
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +81,21 @@ def test_a_model_of_the_hub_is_known_under_a_template_that_was_given(
     commit = write_to_cache(home, "model", "team/small", tiny_model)
     assert prepared(home, "team/small", cache, "hermes")[1:] == ["team/small", commit]
     assert origin_of(tiny_model) is None
+
+
+def test_an_adapter_names_the_model_of_the_hub_and_its_revision(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    commit = write_to_cache(tmp_path / "hf", "model", "team/small", tiny_model)
+    base = tmp_path / "hf" / "hub" / "models--team--small" / "snapshots" / commit
+    result = finetune(
+        made_up("sft", 8), FinetuneConfig(rank=2, epochs=1.0), base=base, start_from=None,
+        key="a" * 64, home=tmp_path,
+    )  # fmt: skip
+    text = (tmp_path / result.folder / "adapter_config.json").read_text("utf-8")
+    config = json.loads(text)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("team/small", commit)
+    assert str(tmp_path) not in text
 
 
 def test_a_name_that_is_no_folder_and_not_on_the_hub_is_one_error(tmp_path: Path) -> None:
