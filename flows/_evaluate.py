@@ -21,7 +21,7 @@ from ratchet.deploy.gate.answering import (
     way_of,
 )
 from ratchet.deploy.gate.decoding import sampling_of_users
-from ratchet.deploy.gate.head_to_head import Answers, FrozenSets, answer_sets
+from ratchet.deploy.gate.head_to_head import Answers, FrozenSets, GateExamples, answer_sets
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.served import served_name
 from ratchet.flows._runtime import load_model, workspace
@@ -65,10 +65,15 @@ def evaluate(
             work.store,
             name=reference,
             model_digest=_digest(version, by, cycle),
-            one_line=by == "process" and not recorded,
+            one_line=by == "process" and not recorded and not _several_lines(examples),
             way=way_of(by, sampling, options.url or ""),
             ask=ask,
         )
+
+
+def _several_lines(examples: GateExamples) -> bool:
+    """Tell whether a right answer has several lines, so that answers must not end at the first."""
+    return any("\n" in (one.target or "") for one in examples.all)
 
 
 def _loader(

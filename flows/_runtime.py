@@ -102,9 +102,12 @@ def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
     """Load a registered version; the last one stays in memory."""
     check_answers_here(workspace().store, reference)
     tracker = workspace().tracker
-    adapter = tracker.adapter_folder(tracker.version(reference))
+    version = tracker.version(reference)
+    adapter = tracker.adapter_folder(version)
+    check_stated(workspace().settings, workspace().store)
+    base = base_model.base_of(workspace().settings, version, adapter)
     logger.info("loading %s", reference)
-    return HuggingFaceModel.load(base_folder(), adapter, one_line=one_line)
+    return HuggingFaceModel.load(base, adapter, one_line=one_line)
 
 
 def register_base() -> ModelVersion:

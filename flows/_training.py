@@ -25,6 +25,7 @@ from ratchet.improve.training.launch import LaunchConfig, launched
 from ratchet.improve.training.run import is_known
 from ratchet.improve.training.search import SearchConfig, SearchResult, search
 from ratchet.models import adapter_digest, model_digest
+from ratchet.operate.base_model import is_of
 from ratchet.records import Cycle, TrainingSet
 
 
@@ -77,8 +78,17 @@ def as_begun(training_set: TrainingSet, config: FinetuneConfig, start: Start) ->
 
 
 def _start(champion: str) -> Path | None:
+    """Return the adapter to go on from: the champion's, unless it is of another base model."""
     tracker = workspace().tracker
-    return tracker.adapter_folder(tracker.version(champion))
+    version = tracker.version(champion)
+    adapter = tracker.adapter_folder(version)
+    if adapter is None or is_of(base_folder(), version, adapter):
+        return adapter
+    logger.info(
+        "%s is of another base model (%s): training begins from %s alone",
+        champion, version.base, workspace().settings.base_model,
+    )  # fmt: skip
+    return None
 
 
 def _rows(training_set: TrainingSet) -> tuple[list[Row], list[Row]]:

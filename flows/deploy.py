@@ -25,6 +25,7 @@ from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._canary import start
+from ratchet.flows._cards import publish_card
 from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
@@ -184,6 +185,7 @@ def _deploy(options: DeployOptions) -> str:
         raise
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)
+    publish_card(candidate, decision)
     start(decision)
     publish(cycle, decision, sets, answers, judged)
     if waits_for_person(store, decision):

@@ -7,8 +7,11 @@ from functools import partial
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import field_validator
 
+from ratchet.flows._cards import publish_card
 from ratchet.flows._curation import curated
+from ratchet.flows._dataset import dataset_cycle
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -24,6 +27,7 @@ from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.given_data import DatasetOptions
 from ratchet.improve.training.news import Planned, await_news
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest
@@ -33,10 +37,21 @@ from ratchet.views import plots
 
 
 class ImproveOptions(CurateOptions):
-    """What is trained on, and how."""
+    """What is trained on, and how.
 
+    Attributes:
+        dataset: A data set that others made, in the place of what users showed to be good; a path
+            or an id of the Hub alone is its `source`.
+    """
+
+    dataset: DatasetOptions | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     training: TrainingOptions = TrainingOptions()
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _by_source(cls, given: object) -> object:
+        return {"source": given} if isinstance(given, str) else given
 
 
 DEFAULTS = ImproveOptions()
@@ -83,6 +98,7 @@ def register(
             | {
                 "base_model": work.settings.base_model,
                 "start_from": cycle.champion,
+                "dataset_origin": training_set.origin or "feedback of users",
                 "dataset_digest": training_set.digest,
                 "dataset_size": training_set.size,
             }
@@ -103,6 +119,8 @@ def register(
             source,
             model_digest(base_folder(), folder),
             adapter_digest=result.adapter_digest,
+            base=work.settings.base_model,
+            chat_template=work.settings.chat_template,
         )
     stored = work.store.get(Candidate, candidate_id)
     if stored is not None:
@@ -121,6 +139,7 @@ def register(
         training_seconds=result.seconds,
     )
     work.store.append(candidate)
+    publish_card(candidate)
     return candidate
 
 
@@ -140,8 +159,14 @@ def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) 
 
 def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     work = workspace()
-    cycle = open_for(work.store, handed_over)
-    training_set = curate(cycle, options)
+    if options.dataset is None:
+        cycle = open_for(work.store, handed_over)
+        training_set = curate(cycle, options)
+    else:
+        cycle, training_set, config = dataset_cycle(
+            options.dataset, options.finetune, options.curation
+        )
+        options = options.model_copy(update={"finetune": config})
     search = None
     if options.training.search is not None:
         asked = options.training.search
@@ -152,7 +177,10 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     options = options.model_copy(update={"finetune": config})
     key = training_key(training_set, options.finetune, start)
     key_of = partial(start.key, config=options.finetune)
-    await_news(work.store, work.settings.home, cycle, Planned.of(training_set), key_of)
+    goes_on = start.adapter is not None
+    await_news(
+        work.store, work.settings.home, cycle, Planned.of(training_set), key_of, goes_on=goes_on
+    )
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key

@@ -187,16 +187,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "tiny-model", write_tiny_model)
 
 
-def write_tiny_model(folder: Path) -> None:
-    """Write the model of `tiny_model` into a folder."""
+def write_tiny_model(folder: Path, *, width: int = 64) -> None:
+    """Write the model of `tiny_model` into a folder, or one of another width."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

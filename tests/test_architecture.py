@@ -70,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"files", "store", "evaluation", "judges", "safety", "review"}
     | {"doors", "analyze", "improve"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
-    "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
+    "export": _BASE | {"files", "store", "models", "judges", "safety", "review", "improve"},
     "gateway": _BASE
     | {"files", "settings", "processes", "store", "models", "collect", "doors", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
@@ -101,7 +101,7 @@ UNITS = set(ROOMS)
 ALLOWED["flows"] = UNITS - {"cli", "flows", "simulation", "demo"}  # production knows real users
 ALLOWED["cli"] = UNITS - {"cli"}
 
-TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "huggingface_hub")
 OWNERS: dict[str, set[str]] = {
     "prefect": {"flows"},
     "mlflow": {"tracking"},
@@ -134,10 +134,14 @@ OWNERS: dict[str, set[str]] = {
     "presidio_analyzer": {"safety"},
     "presidio_anonymizer": {"safety"},
     "tldextract": {"safety"},
+    "gguf": {"models"},
+    "xllamacpp": {"models"},
 } | {name: {"models", "improve"} for name in TRAINING}
 # pydantic for a flow's options, numpy for the seeded generator that a flow hands down.
 FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
 SLOW = {
+    "gguf",
+    "xllamacpp",
     *TRAINING,
     "mlflow",
     "ray",
@@ -152,7 +156,6 @@ SLOW = {
     "pyarrow",
     "duckdb",
     "safetensors",
-    "gguf",
     "sacrebleu",
     "rouge_score",
 }

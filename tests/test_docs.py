@@ -54,7 +54,8 @@ TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
 
 
 PAGES = README + "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-PAGES += "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs" / "tutorial").glob("*")))
+for _part in ("tutorial", "how-to"):
+    PAGES += "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs" / _part).glob("*")))
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -79,6 +80,7 @@ OTHERS = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve ",
     "duckdb -readonly ",
     "ray start ",
+    "python -c ",
 )
 """Commands of other programs; a command of Ratchet behind one of them is checked all the same."""
 

@@ -70,6 +70,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ratchet.errors import SettingsError
+from ratchet.files.hub_ids import is_hub_id
 from ratchet.files.whole import write_whole
 
 _COMPLETE = "RATCHET_SETTINGS"
@@ -93,7 +94,8 @@ class Settings(BaseModel):
         history: Absolute folder of history, or an address such as `s3://bucket/history`.
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
-        base_model: `smollm2` or a local path in Hugging Face format.
+        base_model: `smollm2`, a local path in Hugging Face format, or an id of the Hub, such as
+            `owner/name`.
         chat_template: `hermes` or a Jinja file; empty for the base model's own, which for
             `smollm2` is `hermes`.
         model_name: Name in the model registry.
@@ -382,6 +384,8 @@ def _anchored(name: str, value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or value in _KEYWORDS.get(name, ()):
         return value
     if name == "embedding" and value.startswith(("http://", "https://")):
+        return value
+    if name == "base_model" and is_hub_id(value, folder):
         return value
     if name in _PATHS or name in _KEYWORDS:
         path = _absolute(name, value, folder)

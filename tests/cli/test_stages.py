@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from contextlib import closing
@@ -233,3 +234,30 @@ def test_a_dry_run_of_a_look_shows_how_the_rollout_stands(home: Path) -> None:
     assert done.stdout.splitlines() == [
         "nothing was rolled out yet", "nothing was changed; next: ratchet rollout look"
     ]  # fmt: skip
+
+
+def test_a_dry_run_on_a_data_set_says_what_is_trained_on_asked_and_set_aside(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"prompt": f"Where is box {n * n * 7919}?", "completion": f"shelf {n}"} for n in range(60)
+    ]
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps(row) for row in rows] + ['{"prompt": "alone"}']
+    path.write_text("\n".join(lines), "utf-8")
+    done = run(tmp_path, "train", "--dataset", path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "rows.jsonl: 61 rows for sft" in done.stdout
+    assert "set aside, line 61: a conversation must end with a turn of the assistant" in done.stdout
+    assert "gate: 30 examples, answers of at most 16 tokens" in done.stdout
+    assert "no model was trained" in done.stdout
+    assert not (tmp_path / "home").exists()
+    for words, told in (
+        (("--dataset", path, "--method", "dpo"), "are those of sft, got method 'dpo'"),
+        (("--examples", path), "--examples goes with --dataset, got it alone"),
+        (("--dataset", path, "--examples", "latest"), "--examples latest needs a cycle, got none"),
+        (("--dataset", tmp_path / "none.jsonl"), "none.jsonl"),
+    ):
+        done = run(tmp_path, "train", "--dry-run", *words)
+        assert done.returncode == 2, done.stdout
+        assert told in done.stderr, done.stderr

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ Kind = Annotated[
     str,
     typer.Argument(
         help="interactions, feedback, decisions, labels, dataset (a training set), "
-        "label-sheet (what waits for people) or database (the first four, for SQL)."
+        "label-sheet (what waits for people), database (the first four, for SQL) or adapter."
     ),
 ]
 Format = Annotated[
@@ -41,7 +42,26 @@ Format = Annotated[
     typer.Option(
         "--format",
         help="jsonl, parquet or hf (a Hugging Face folder); a dataset also trl, openai or "
-        "axolotl; a label-sheet csv, a database duckdb. Default: by the ending of --out.",
+        "axolotl; a label-sheet csv, a database duckdb; an adapter peft, merged or gguf. Default: "
+        "by the ending of --out.",
+    ),
+]
+
+TrainingSetName = Annotated[
+    str | None, typer.Option("--set", help="Start of a training set's digest; default: the latest.")
+]
+VersionName = Annotated[
+    str | None,
+    typer.Option(
+        help="Only what is about this version; of an adapter its version or folder, default: the "
+        "champion's."
+    ),
+]
+Prompts = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="So many prompts an adapter answers before and after; default: 100. 0: unchecked.",
     ),
 ]
 
@@ -51,7 +71,8 @@ def export(
     out: Annotated[
         str,
         typer.Option(
-            help="File, new folder, address such as s3://bucket/file, or - for standard output."
+            help="File, new folder, address such as s3://bucket/file, or - for standard output; of "
+            "an adapter also hf://owner/name, a model of the Hugging Face Hub."
         ),
     ] = "-",
     as_format: Format = None,
@@ -61,9 +82,7 @@ def export(
     until: Annotated[
         datetime | None, typer.Option(formats=FORMATS, help="Before when, in UTC.")
     ] = None,
-    model_version: Annotated[
-        str | None, typer.Option(help="Only what is about this version.")
-    ] = None,
+    model_version: VersionName = None,
     segment: Annotated[str | None, typer.Option(help="Only this segment's.")] = None,
     redact: Annotated[
         bool | None,
@@ -73,10 +92,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    training_set: Annotated[
-        str | None,
-        typer.Option("--set", help="Start of a training set's digest; default: the latest."),
-    ] = None,
+    training_set: TrainingSetName = None,
     split: Annotated[
         str | None, typer.Option(help="train or validation, where a dataset is one file.")
     ] = None,
@@ -93,10 +109,11 @@ def export(
     most: Annotated[
         int | None, typer.Option(min=1, help="So many items on a sheet; default: 200.")
     ] = None,
+    prompts: Prompts = None,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write interactions, feedback, decisions, labels, a training set or a sheet for people.
+    """Write interactions, feedback, decisions, labels, a training set, an adapter or a sheet.
 
     A file appears whole or not at all. What is left out is counted with its reason. Where the rows
     go to standard output, the summary goes to standard error.
@@ -119,6 +136,7 @@ def export(
         cycle=cycle,
         decision=decision,
         most=most,
+        prompts=prompts,
     )
     tally = _written(request, person(by))
     if tally is not None:
@@ -127,6 +145,7 @@ def export(
 
 def _written(request: Request, by: str) -> Tally | None:
     """Write it; None where whoever reads standard output has read enough."""
+    from ratchet.cli.export_adapter import found_adapter
     from ratchet.export.run import Sources, note_export
     from ratchet.export.run import export as write
 
@@ -139,7 +158,8 @@ def _written(request: Request, by: str) -> Tally | None:
             return open_tracker(settings).fetch_folder(run_id, "training_set", folder)
 
         store = required_store("an export")
-        sources = Sources(store, open_history(store), settings.home, fetch)
+        find = partial(found_adapter, settings, store)
+        sources = Sources(store, open_history(store), settings.home, fetch, find)
         try:
             now = datetime.now(UTC)
             tally = write(request, sources, now=now, progress=Progress())

@@ -97,16 +97,15 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
     if name == SMOLLM2 or (folder / "config.json").exists():
         base = prepare_base_model(name, settings.cache, _template_of(name, settings))
         return HuggingFaceModel.load(base, one_line=decoding.one_line)
-    adapter: Path | None = folder
     if not (folder / "adapter_config.json").exists():
         if folder.is_dir() or not name.rpartition("/")[2].isdigit():
             raise InvalidInputError(
                 f"a model must be a folder of a model or of an adapter, a registered version such "
                 f"as {settings.model_name}/3, smollm2, or http://host:port#model, got {name!r}"
             )
-        adapter = _registered(name, settings)
+        return HuggingFaceModel.load(*_registered(name, settings), one_line=decoding.one_line)
     base = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
-    return HuggingFaceModel.load(base, adapter, one_line=decoding.one_line)
+    return HuggingFaceModel.load(base, folder, one_line=decoding.one_line)
 
 
 def _template_of(name: str, settings: Settings) -> str:
@@ -175,9 +174,13 @@ def _endpoint(name: str, decoding: Decoding) -> LanguageModel:
     )
 
 
-def _registered(name: str, settings: Settings) -> Path | None:
+def _registered(name: str, settings: Settings) -> tuple[Path, Path | None]:
+    """Return the folders of a version's own base model and of its adapter."""
+    from ratchet.operate.base_model import base_of
     from ratchet.tracking import Tracker
 
     model_name = name.rpartition("/")[0] or settings.model_name
     tracker = Tracker(settings.tracking_uri, artifacts=settings.artifacts, model_name=model_name)
-    return tracker.adapter_folder(tracker.version(name))
+    version = tracker.version(name)
+    adapter = tracker.adapter_folder(version)
+    return base_of(settings, version, adapter), adapter

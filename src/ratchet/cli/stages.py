@@ -21,10 +21,14 @@ from ratchet.cli.shared import current_settings, existing_store, show_progress
 from ratchet.cli.start import QUIET_STATES, interrupt_on_signals
 from ratchet.deployments import Stage, read_deployments
 from ratchet.errors import InvalidInputError
+from ratchet.files.hub_ids import is_hub_id
+from ratchet.files.rows import set_aside_lines
 from ratchet.files.text import counted
 
 if TYPE_CHECKING:
     from ratchet.doors.configured import Source
+    from ratchet.flows.improve import ImproveOptions
+    from ratchet.improve.training.given_data import DatasetOptions
     from ratchet.settings import Settings
 
 _Options = Annotated[
@@ -37,6 +41,7 @@ _Options = Annotated[
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
 ]
+_SHOWN = 10
 _NO_STORE = "nothing is stored yet: `ratchet serve` answers users, `ratchet import` brings a log in"
 
 
@@ -87,6 +92,20 @@ def train(
         Method | None, typer.Option(help="How; default: that of the options, or sft.")
     ] = None,
     options: _Options = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Train on this data set in the place of users' feedback: a file, a folder, or an "
+            "id of the Hugging Face Hub, in TRL's formats for SFT, DPO or KTO."
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --dataset: what both models answer at the gate, or `latest` for what the "
+            "latest cycle's gate asked; default: rows held out."
+        ),
+    ] = None,
     join: Annotated[
         Path | None,
         typer.Option(
@@ -95,14 +114,14 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Curate a training set of the latest cycle and train a candidate on it.
+    """Curate a training set of the latest cycle, or take a data set, and train a candidate on it.
 
     A dry run brings history up to date, as `ratchet curate` does, and changes nothing else.
 
     Exit codes: 0 also where there is nothing new to learn, 2 for bad input.
     """
     if join is not None:
-        if dry_run or method is not None or options is not None:
+        if dry_run or method or options or dataset or examples:
             raise InvalidInputError(
                 "a further node is told everything by the one that starts the training, got "
                 "--join with another option; leave the other out"
@@ -112,10 +131,32 @@ def train(
     given = _given("improve", options)
     if method is not None:
         given["finetune"] = {**given.get("finetune", {}), "method": method.value}
+    _with_dataset(given, dataset, examples)
     if dry_run:
         _would_train(given)
         return
     _run("train", given)
+
+
+def _with_dataset(given: dict[str, Any], dataset: str | None, examples: Path | None) -> None:
+    """Put a data set into the options of the flow, with a path that means the same elsewhere.
+
+    Raises:
+        InvalidInputError: Examples are named without one.
+    """
+    if dataset is None:
+        if examples is not None:
+            raise InvalidInputError(
+                "--examples goes with --dataset, got it alone; the examples of users' traffic are "
+                "those of `ratchet collect --examples`"
+            )
+        return
+    source = dataset if is_hub_id(dataset) else str(Path(dataset).expanduser().resolve())
+    before = given.get("dataset")
+    given["dataset"] = {**(before if isinstance(before, dict) else {}), "source": source}
+    if examples is not None:
+        is_file = str(examples) != "latest"
+        given["dataset"]["examples"] = str(examples.resolve() if is_file else examples)
 
 
 def _join(folder: Path) -> None:
@@ -238,6 +279,24 @@ def _would_gate(given: dict[str, Any]) -> None:
     say("nothing was changed; next: ratchet gate --candidate")
 
 
+def _would_train_on(dataset: DatasetOptions, options: ImproveOptions, settings: Settings) -> None:
+    """Say what a data set would give, what is set aside of it, and how many steps it would be."""
+    from ratchet.improve.curation.given import prepared_of
+    from ratchet.improve.training.given_data import config_for, read_for_gate
+    from ratchet.operate.stage_plans import steps_plan
+
+    given, examples, longest = read_for_gate(dataset, settings.cache, existing_store())
+    config = config_for(given, options.finetune)
+    ready = prepared_of(given, [one.prompt for one in examples], options.curation)
+    say(f"{given.origin}: {counted(given.read, 'row')} for {config.method}")
+    for line in set_aside_lines(given.set_aside, shown=_SHOWN):
+        say(line)
+    say(f"gate: {counted(len(examples), 'example')}, answers of at most {longest} tokens")
+    say(steps_plan(len(ready.train), config.method, config.epochs, config.batch_size))
+    say(f"validation: {counted(len(ready.validation), 'row')}; base: {settings.base_model}")
+    say("no model was trained; next: the same command without --dry-run")
+
+
 def _would_train(given: dict[str, Any]) -> None:
     from ratchet.flows.improve import ImproveOptions
     from ratchet.improve.curation.curating import CurateOptions
@@ -246,6 +305,9 @@ def _would_train(given: dict[str, Any]) -> None:
 
     options = ImproveOptions.model_validate(given)
     store, settings, config = existing_store(), current_settings(), options.finetune
+    if options.dataset is not None:
+        _would_train_on(options.dataset, options, settings)
+        return
     if store is None:
         say(_NO_STORE)
         return

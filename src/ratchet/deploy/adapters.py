@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from ratchet.errors import ModelError, TrackingError
 from ratchet.models import adapter_digest
 from ratchet.models.given_template import TEMPLATE_FILE
+from ratchet.models.own_base import BASE_FILE
 from ratchet.records import Candidate
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -34,7 +35,7 @@ _COMING = ".coming-"
 _OLD_SECONDS = 86_400.0
 """What is still under way after so long was left by a process that was killed."""
 _READ = ("adapter_config.json", "adapter_model.safetensors")
-_KEPT = (*_READ, TEMPLATE_FILE)
+_KEPT = (*_READ, TEMPLATE_FILE, BASE_FILE)
 """What a local model reads besides only makes it refuse an adapter of another chat template."""
 
 

@@ -235,8 +235,11 @@ def _refuses(interaction: Interaction, now: datetime) -> bool:
 
 
 def _interactions(row: Row) -> Iterator[str]:
-    """Yield the ids of the interactions that a row was made of; an expert's answer has none."""
-    if row.source != "demonstration":
+    """Yield the ids of the interactions that a row was made of.
+
+    An expert's answer has none, nor has a row of a data set that others made.
+    """
+    if row.source not in ("demonstration", "dataset"):
         yield row.interaction_id
         if isinstance(row, PreferenceRow):
             yield row.chosen_id

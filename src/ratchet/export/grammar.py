@@ -11,13 +11,22 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
 Kind = Literal[
-    "interactions", "feedback", "decisions", "labels", "dataset", "label-sheet", "database"
+    "interactions",
+    "feedback",
+    "decisions",
+    "labels",
+    "dataset",
+    "label-sheet",
+    "database",
+    "adapter",
 ]
-Format = Literal["jsonl", "parquet", "hf", "trl", "openai", "axolotl", "csv", "duckdb"]
+Format = Literal[
+    "jsonl", "parquet", "hf", "trl", "openai", "axolotl", "csv", "duckdb", "peft", "merged", "gguf"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMATS: tuple[Format, ...] = get_args(Format)
 _ENDINGS: Mapping[str, Format] = {
-    ".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv", ".duckdb": "duckdb",
+    ".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv", ".duckdb": "duckdb", ".gguf": "gguf",
 }  # fmt: skip
 
 
@@ -50,6 +59,7 @@ GRAMMAR: Mapping[Kind, Spec] = {
     ),
     "label-sheet": Spec(("csv",), frozenset({"sheet", "cycle", "decision", "most", "redact"})),
     "database": Spec(("duckdb",), frozenset({"since", "until", "redact"})),
+    "adapter": Spec(("peft", "merged", "gguf"), frozenset({"model_version", "prompts"})),
 }
 
 
@@ -61,7 +71,8 @@ class Request:
         out: A file, a folder, an address of object storage, or `-` for standard output.
         since: From when on, by the time of each row.
         until: Before when.
-        model_version: Of interactions and the feedback on them; of a decision either of the two.
+        model_version: Of interactions and the feedback on them; of a decision either of the two; an
+            adapter's own, or its folder.
         segment: Of interactions and the feedback on them.
         redact: Whether personal data is taken out.
         training_set: The start of a training set's id or digest; the latest one without it.
@@ -70,6 +81,7 @@ class Request:
         cycle: Number of a cycle or the start of its id, whose pairs are asked for.
         decision: The start of a decision's id, for those of its cycle.
         most: So many items of the queue at most.
+        prompts: So many prompts an adapter is checked with.
     """
 
     kind: Kind
@@ -86,6 +98,7 @@ class Request:
     cycle: str | None = None
     decision: str | None = None
     most: int | None = None
+    prompts: int | None = None
 
     @property
     def redacts(self) -> bool:
@@ -120,7 +133,7 @@ def format_named(kind: Kind, name: str | None, out: str) -> Format:
     known = GRAMMAR[kind].formats
     if name is None:
         ending = "." + out.removesuffix(".gz").rpartition(".")[2].lower()
-        wanted = "hf" if out.endswith("/") else _ENDINGS.get(ending)
+        wanted = "hf" if out.endswith("/") and "hf" in known else _ENDINGS.get(ending)
         lines = wanted in (None, "jsonl")
         name = known[0] if lines and known[0] != "csv" else wanted or known[0]
     if name not in known:
@@ -158,6 +171,11 @@ def check(request: Request) -> None:
     if request.format == "duckdb" and request.out == "-":
         raise InvalidInputError(
             "a database is a file, got --out -; name one, such as ratchet.duckdb"
+        )
+    if request.kind == "adapter" and request.out == "-":
+        raise InvalidInputError(
+            "an adapter is a folder or a file, got --out -; name a new folder, a file that ends in "
+            ".gguf, or hf://owner/name on the Hugging Face Hub"
         )
     if request.cycle is not None and request.decision is not None:
         raise InvalidInputError("a sheet is of one cycle, got --cycle and --decision; give one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ratchet.errors import InvalidInputError
+from ratchet.export.adapter import FoundAdapter, export_adapter
 from ratchet.export.dataset import Fetch, find_set, parts_of
 from ratchet.export.events import feedback, interactions
 from ratchet.export.formats import (
@@ -37,12 +38,14 @@ class Sources:
 
     Attributes:
         fetch: Fetches the training set of an MLflow run.
+        adapter: Finds an adapter by its version or folder; the champion's without one.
     """
 
     store: EventStore
     history: History
     home: Path
     fetch: Fetch
+    adapter: Callable[[str | None], FoundAdapter] | None = None
 
 
 def export(request: Request, sources: Sources, *, now: datetime, progress: Progress) -> Tally:
@@ -59,6 +62,10 @@ def export(request: Request, sources: Sources, *, now: datetime, progress: Progr
     """
     check(request)
     tally = Tally()
+    if request.kind == "adapter":
+        assert sources.adapter is not None
+        export_adapter(request, sources.adapter(request.model_version), tally)
+        return tally
     if request.kind == "label-sheet":
         text = sheet_for(sources.store, sources.history, request, tally)
         if request.out == STANDARD_OUTPUT and sys.stdout.isatty():

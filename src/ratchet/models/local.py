@@ -12,6 +12,7 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation, Formats, Offered
 from ratchet.models.choosing import score_answers
 from ratchet.models.given_template import check_template
+from ratchet.models.own_base import check_base
 from ratchet.models.prefix_cache import PrefixCache
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
@@ -55,12 +56,13 @@ class HuggingFaceModel:
 
         Raises:
             ModelError: A folder is not there or holds no safetensors, or the adapter was trained
-                with another chat template.
+                with another chat template or on another base model.
         """
         require_safetensors(base, "model*.safetensors")
         model, tokenizer = load_pretrained(base)
         if adapter is not None:
             require_safetensors(adapter, "adapter_model.safetensors")
+            check_base(base, adapter)
             check_template(tokenizer, adapter)
             from peft import PeftModel
 

@@ -21,6 +21,7 @@ from typing import Any
 from ratchet.models.base import Conversation, Tools
 from ratchet.models.given_template import check_template
 from ratchet.models.local import load_pretrained
+from ratchet.models.own_base import check_base
 from ratchet.models.prefix_cache import PrefixCache
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import require_safetensors
@@ -129,8 +130,11 @@ class ServingJob:
 class AdapterModel:
     """See the module's text. Safe to use from several threads."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, together: int = _MOST_TOGETHER) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, base: Path, *, together: int = _MOST_TOGETHER
+    ) -> None:
         self._model, self._tokenizer, self._together = model, tokenizer, together
+        self._base = base
         self._template, self._context = ChatTemplate(tokenizer), context_of(model)
         self._prefix_cache, self._adapters = PrefixCache(tokenizer.pad_token_id), set[str]()
         self._lock = threading.Lock()
@@ -149,17 +153,19 @@ class AdapterModel:
         """
         require_safetensors(base, "model*.safetensors")
         model, tokenizer = load_pretrained(base)
-        return cls(model.eval(), tokenizer, together=together)
+        return cls(model.eval(), tokenizer, base, together=together)
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter beside the others, once; waits for the batch in the making.
 
         Raises:
-            ModelError: The folder holds no safetensors, or was trained with another chat template.
+            ModelError: The folder holds no safetensors, or was trained with another chat template
+                or on another base model.
         """
         if name in self._adapters:
             return
         require_safetensors(folder, "adapter_model.safetensors")
+        check_base(self._base, folder)
         check_template(self._tokenizer, folder)
         from peft import PeftModel
 

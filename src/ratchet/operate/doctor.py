@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from ratchet.deploy.backends import Replicas
 from ratchet.deployments import read_deployments
 from ratchet.errors import RatchetError
+from ratchet.files.hub_ids import is_hub_id
 from ratchet.files.text import counted
 from ratchet.gateway.log import segments
 from ratchet.judges.rubrics import load_judges
@@ -233,6 +234,9 @@ class Doctor:
             template = f", with the chat template {file_of(settings.chat_template)}"
             if settings.backend:
                 template += " (its server needs it too: vLLM's --chat-template)"
+        if is_hub_id(settings.base_model):
+            said = f"{settings.base_model} of the Hub, which is fetched when it is needed"
+            return Health("model", "ok", f"{said}{template}")
         if settings.base_model != SMOLLM2:
             require_safetensors(Path(settings.base_model), "model*.safetensors")
             return Health("model", "ok", f"{settings.base_model}{template}")

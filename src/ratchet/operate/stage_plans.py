@@ -94,11 +94,8 @@ def train_plan(
         return [told]
     last, rows = store.latest(Candidate), planned.size
     before = store.get(TrainingSet, last.training_set_id) if last else None
-    steps = math.ceil(epochs * math.ceil(rows / batch))
-    lines = [
-        f"{method}: {counted(rows, 'row')} × {epochs:g} epochs / {batch} a step = "
-        f"{counted(steps, 'step')}, fewer with packing"
-    ]
+    steps = _steps(rows, epochs, batch)
+    lines = [steps_plan(rows, method, epochs, batch)]
     if last is None or before is None or before.kind != method or not last.losses:
         return [*lines, "how long a step takes is not known: no candidate was trained so yet"]
     a_step = last.training_seconds / len(last.losses)
@@ -107,6 +104,18 @@ def train_plan(
         f"{steps * a_step / _MINUTE:.1f} minutes, on the same machine"
     )
     return lines
+
+
+def steps_plan(rows: int, method: str, epochs: float, batch: int) -> str:
+    """Say how many steps a training on so many rows would have."""
+    return (
+        f"{method}: {counted(rows, 'row')} × {epochs:g} epochs / {batch} a step = "
+        f"{counted(_steps(rows, epochs, batch), 'step')}, fewer with packing"
+    )
+
+
+def _steps(rows: int, epochs: float, batch: int) -> int:
+    return math.ceil(epochs * math.ceil(rows / batch))
 
 
 def gate_plan(

@@ -203,6 +203,8 @@ class TrainingSet(Record):
         findings: Feedback that looked coordinated and was left out, in words.
         learnt: SHA-256 of the part of the rows that a trainer reads; "" in sets of before. The
             digest also covers weights, which new traffic changes on the same rows.
+        origin: Of a data set that others made: its file, or its id on the Hub with the revision.
+        license: Of the rows, as its card says; "" in sets of before.
     """
 
     id: Identifier
@@ -220,6 +222,8 @@ class TrainingSet(Record):
     leaks: tuple[tuple[str, int], ...] = ()
     findings: tuple[str, ...] = ()
     learnt: str = Field(default="", exclude_if=lambda value: not value)
+    origin: str = Field(default="", exclude_if=lambda value: not value)
+    license: str = Field(default="", exclude_if=lambda value: not value)
 
 
 class Erasure(Record):
@@ -320,7 +324,8 @@ class Cycle(Record):
         taken_before: What earlier cycles had: interactions before this time that had arrived up to
             this position (None: whenever they arrived).
         also: Other names of the champion, under which answers of it were recorded.
-        source: Whether it is about simulated users or about real ones; None: a cycle of before.
+        source: Whether it is about simulated users or about real ones, or about nobody, where what
+            is trained on is a data set; None: a cycle of before.
     """
 
     id: Identifier
@@ -336,7 +341,7 @@ class Cycle(Record):
     taken_before: tuple[UtcTime, int | None] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
-    source: Literal["simulated", "recorded"] | None = Field(
+    source: Literal["simulated", "recorded", "dataset"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     also: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)

@@ -39,6 +39,7 @@ from ratchet.store.leases import LOOP, TRAINING, hold, read_leases
 logger = logging.getLogger(__name__)
 
 _FIRST_IDS = 500
+_OF_DATASET: Literal["dataset"] = "dataset"
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -47,9 +48,9 @@ def unfinished_cycle(store: EventStore) -> Cycle | None:
     One of simulated users does not go on once a real user came.
     """
     cycle = _latest_open(store)
-    if cycle is None or _is_simulated(store, cycle) != store.origins().about_simulated:
-        return None
-    return cycle
+    if cycle is None or cycle.source == _OF_DATASET:
+        return cycle
+    return cycle if _is_simulated(store, cycle) == store.origins().about_simulated else None
 
 
 def _latest_open(store: EventStore) -> Cycle | None:
@@ -132,13 +133,7 @@ def open_cycle(
         return current
     # where no user did anything new, what is unfinished stays as it is
     window = _new_traffic(store, now)
-    unfinished = _latest_open(store)
-    if unfinished is not None:
-        logger.warning(
-            "cycle %d is abandoned: it had other options, another champion or simulated users",
-            unfinished.number,
-        )
-        end_cycle(store, unfinished, "abandoned", now)
+    _abandon_open(store, now)
     number = len(store.records(Cycle)) + 1
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
@@ -158,6 +153,60 @@ def open_cycle(
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
+
+
+def open_dataset_cycle(
+    store: EventStore, *, champion: str, options_digest: str, example_set_id: str, now: datetime
+) -> Cycle:
+    """Return the open cycle of a data set, or open one, which is about no traffic.
+
+    Args:
+        store: Keeps it.
+        champion: The version in use.
+        options_digest: Digest of the rows and of what the gate asks.
+        example_set_id: The evaluation set.
+        now: The time.
+
+    Raises:
+        ConflictError: A cycle of traffic is open: its gate comes first.
+    """
+    current = unfinished_cycle(store)
+    if current is not None and _goes_on(store, current, options_digest, champion):
+        logger.info("going on with cycle %d", current.number)
+        return current
+    if current is not None and current.source != _OF_DATASET:
+        raise ConflictError(
+            f"a cycle of a data set needs the one before to have ended, got cycle {current.number} "
+            "of users' traffic, which is open; end it by `ratchet train` and `ratchet gate "
+            "--candidate`, or train in another RATCHET_HOME"
+        )
+    _abandon_open(store, now)
+    number = len(store.records(Cycle)) + 1
+    cycle = Cycle(
+        id=derive_id("cycle", number, options_digest, champion),
+        number=number,
+        created_at=now,
+        champion=champion,
+        options_digest=options_digest,
+        seed=0,
+        window_start=now,
+        window_end=now,
+        example_set_id=example_set_id,
+        source=_OF_DATASET,
+    )
+    store.append(cycle)
+    logger.info("opened cycle %d with champion %s, for a data set", cycle.number, champion)
+    return cycle
+
+
+def _abandon_open(store: EventStore, now: datetime) -> None:
+    unfinished = _latest_open(store)
+    if unfinished is not None:
+        logger.warning(
+            "cycle %d is abandoned: it had other options, another champion or simulated users",
+            unfinished.number,
+        )
+        end_cycle(store, unfinished, "abandoned", now)
 
 
 def _goes_on(store: EventStore, cycle: Cycle, options_digest: str, champion: str) -> bool:
@@ -203,12 +252,14 @@ def await_traffic(store: EventStore, now: datetime) -> Window | None:
     Raises:
         WaitingError: Nothing was recorded that no cycle had.
     """
-    return _new_traffic(store, now) if unfinished_cycle(store) is None else None
+    current = unfinished_cycle(store)
+    free = current is None or current.source == _OF_DATASET
+    return _new_traffic(store, now) if free else None
 
 
 def _latest_about(store: EventStore, simulated: bool) -> Cycle | None:
     """Return the latest cycle of simulated users, or of real ones."""
-    cycles = reversed(store.records(Cycle))
+    cycles = (one for one in reversed(store.records(Cycle)) if one.source != _OF_DATASET)
     return next((cycle for cycle in cycles if _is_simulated(store, cycle) == simulated), None)
 
 

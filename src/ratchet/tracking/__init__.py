@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
+from ratchet.tracking.found import EndedRun as EndedRun
+from ratchet.tracking.found import FoundRun as FoundRun
+from ratchet.tracking.found import ModelVersion as ModelVersion
 from ratchet.tracking.places import check_place, folder_of, keep_place
 from ratchet.tracking.run import Run as Run
 
@@ -39,49 +41,12 @@ FLOW_RUN = "prefect.flow_run_id"
 """Tag of a run that names the flow run in Prefect."""
 _KEY = "ratchet.key"
 _ADAPTER_DIGEST = "ratchet.adapter_digest"
+_BASE, _TEMPLATE = "ratchet.base", "ratchet.chat_template"
 _REFERENCE = "ratchet.reference"
 """Tag of a version that is called otherwise than name and number."""
 _DELETED_AT_ONCE = 100
 _NAMED = 8
 """So many versions are named to who asked for one that is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """A version in the registry.
-
-    Attributes:
-        reference: Name and version, e.g. `support-router/3`, or the name of a model that a server
-            has; stored with every interaction.
-        adapter: Folder of the adapter as recorded, None for the base model alone.
-        digest: Digest of the artefact: of base model and adapter together.
-        adapter_digest: Digest of the adapter alone, where it was registered with it.
-    """
-
-    reference: str
-    version: str
-    adapter: Path | None
-    digest: str
-    run_id: str | None
-    adapter_digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that ended, and the bytes of its artifacts where they lie in a folder."""
-
-    run_id: str
-    ended_at: datetime
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRun:
-    """A run that is there, and the flow run in Prefect that wrote it, where that is known."""
-
-    run_id: str
-    experiment_id: str
-    flow_run_id: str | None
 
 
 def stage_key(cycle_id: str, stage: str, *key: str) -> str:
@@ -212,6 +177,19 @@ class Tracker:
             except (MlflowException, OSError) as error:
                 logger.debug("run %s has no %s: %s", run_id, name, error)
                 return None
+
+    def write_text(self, run_id: str, text: str, name: str) -> None:
+        """Write a text among the artifacts of a run that has ended.
+
+        Raises:
+            TrackingError: The run is not there, or MLflow does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_text(run_id, text, name)
+        except MlflowException as error:
+            raise TrackingError(f"run {run_id} must be there to write {name}: {error}") from error
 
     def old_runs(self, stages: Sequence[str], *, before: datetime) -> tuple[EndedRun, ...]:
         """Return the runs of stages that ended before a time; none that a version came from.
@@ -419,9 +397,10 @@ class Tracker:
                 f"got {reference!r}; there are: {', '.join(known) or 'none'}"
             ) from error
 
-    def register_base(self, name: str, digest: str) -> ModelVersion:
+    def register_base(self, name: str, digest: str, chat_template: str = "") -> ModelVersion:
         """Register the base model by its name, without copying its weights, once."""
-        return self._register(digest, source=f"ratchet-base:/{name}", run_id=None, kind="base")
+        source, tags = f"ratchet-base:/{name}", _of_base(name, chat_template)
+        return self._register(digest, source=source, run_id=None, kind="base", tags=tags)
 
     def register_served(self, name: str) -> ModelVersion:
         """Register a model that a server has under a name, once; no weights are known.
@@ -438,7 +417,14 @@ class Tracker:
         )
 
     def register_adapter(
-        self, run_id: str, source: str, digest: str, *, adapter_digest: str | None = None
+        self,
+        run_id: str,
+        source: str,
+        digest: str,
+        *,
+        adapter_digest: str | None = None,
+        base: str = "",
+        chat_template: str = "",
     ) -> ModelVersion:
         """Register an adapter that lies in a run's artifacts and alias it `challenger`.
 
@@ -449,8 +435,11 @@ class Tracker:
             source: Address of the adapter among its artifacts.
             digest: Of base model and adapter together.
             adapter_digest: Of the adapter alone, by which whoever fetches it knows it again.
+            base: What its base model is called.
+            chat_template: The template that the base model was given.
         """
         tags = {_ADAPTER_DIGEST: adapter_digest} if adapter_digest else {}
+        tags |= _of_base(base, chat_template)
         version = self._register(digest, source=source, run_id=run_id, kind="adapter", tags=tags)
         self._client.set_registered_model_alias(self.model_name, CHALLENGER, version.version)
         return version
@@ -576,7 +565,14 @@ class Tracker:
             digest=version.tags.get("ratchet.digest", ""),
             run_id=version.run_id or None,
             adapter_digest=version.tags.get(_ADAPTER_DIGEST),
+            base=version.tags.get(_BASE),
+            chat_template=version.tags.get(_TEMPLATE, ""),
         )
+
+
+def _of_base(name: str, chat_template: str) -> dict[str, str]:
+    """Return the tags by which the base model of a version is found again."""
+    return {_BASE: name, _TEMPLATE: chat_template} if name else {}
 
 
 def _served_name(experiment: str) -> str:

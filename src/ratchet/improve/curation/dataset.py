@@ -367,8 +367,18 @@ def write_training_set(
     return write_prepared(prepared, home=home, cycle_id=cycle_id, now=now)
 
 
-def write_prepared(prepared: Prepared, *, home: Path, cycle_id: str, now: datetime) -> TrainingSet:
-    """Write a set under the home folder and describe it."""
+def write_prepared(
+    prepared: Prepared, *, home: Path, cycle_id: str, now: datetime, origin: str = ""
+) -> TrainingSet:
+    """Write a set under the home folder and describe it.
+
+    Args:
+        prepared: The rows.
+        home: The home folder.
+        cycle_id: The cycle that it is of.
+        now: The time.
+        origin: Of a data set that others made.
+    """
     path = Path("datasets") / prepared.digest[:16]
     prepared.write(home / path)
     selection = prepared.selection
@@ -388,6 +398,8 @@ def write_prepared(prepared: Prepared, *, home: Path, cycle_id: str, now: dateti
         leaks=selection.leaks,
         findings=tuple(finding.describe() for finding in selection.findings),
         learnt=prepared.learnt,
+        origin=origin,
+        license=prepared.config.license,
     )
 
 

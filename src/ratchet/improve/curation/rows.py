@@ -28,7 +28,7 @@ Tools = tuple[dict[str, Any], ...]
 Arguments = Literal["objects", "text"]
 RowKind = Literal["sft", "kto", "dpo"]
 Source = Literal[
-    "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair"
+    "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair", "dataset"
 ]
 
 

@@ -44,6 +44,8 @@ from ratchet.improve.training.samples import Sample
 from ratchet.improve.training.trainers import write_adapter
 from ratchet.models import adapter_digest
 from ratchet.models.given_template import write_template
+from ratchet.models.hub import origin_of
+from ratchet.models.own_base import write_base
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_key"]
 
@@ -195,6 +197,7 @@ def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> Non
     if process() == 0:
         _drop_machine_paths(adapter)
         write_template(trainer.processing_class, adapter)
+        write_base(job.base, adapter)
         refuse_pickles(adapter)
         result = _result(trained, job, adapter, str(folder.relative_to(folder.parents[1])), work)
         (adapter / _RESULT_FILE).write_text(result.model_dump_json(), "utf-8")
@@ -230,8 +233,15 @@ def _result(
 
 
 def _drop_machine_paths(folder: Path) -> None:
-    """Take the machine's path of the base model out of an adapter's folder."""
+    """Take the machine's path of the base model out of an adapter's folder.
+
+    Of a model of the Hub its name and revision stand there, so that peft finds the same weights.
+    """
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
-    config["base_model_name_or_path"] = Path(config["base_model_name_or_path"] or "").name
+    base = Path(config["base_model_name_or_path"] or "")
+    found = origin_of(base)
+    config["base_model_name_or_path"] = found.name if found else base.name
+    if found:
+        config["revision"] = found.revision
     path.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")

@@ -35,7 +35,13 @@ class Planned:
 
 
 def await_news(
-    store: EventStore, home: Path, cycle: Cycle, planned: Planned, key_of: Callable[[str], str]
+    store: EventStore,
+    home: Path,
+    cycle: Cycle,
+    planned: Planned,
+    key_of: Callable[[str], str],
+    *,
+    goes_on: bool = True,
 ) -> None:
     """Wait where the last candidate learnt from the same rows, and nothing else has changed.
 
@@ -47,6 +53,8 @@ def await_news(
         cycle: The cycle that would train.
         planned: What it would train on.
         key_of: Returns the key of its training (`finetune_key`) for a digest of the rows.
+        goes_on: Whether it would go on from the champion's adapter; one on another base model
+            does not.
 
     Raises:
         WaitingError: It did.
@@ -58,7 +66,8 @@ def await_news(
     # a training of before is named after the digest of its whole set
     names = {planned.learnt or planned.digest, before.learnt or before.digest, before.digest}
     same_training = Path(last.path).name in {key_of(name)[:16] for name in names}
-    if cycle.champion == _name(last) or same_training:
+    learnt_by_start = goes_on and cycle.champion == _name(last)
+    if learnt_by_start or same_training:
         raise WaitingError(
             f"{_learnt(last, planned)}; training goes on when users have said more", "feedback"
         )

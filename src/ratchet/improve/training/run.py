@@ -58,6 +58,7 @@ from ratchet.improve.training.memory import fit_micro_batch, free_memory
 from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
 from ratchet.models import require_safetensors
 from ratchet.models.given_template import check_template
+from ratchet.models.own_base import check_base
 
 logger = logging.getLogger(__name__)
 
@@ -349,6 +350,7 @@ def _build(
         require_safetensors(job.start_from, "adapter_model.safetensors")
     model, tokenizer = job.load(job.base, config, device)
     if job.start_from is not None:
+        check_base(job.base, job.start_from)
         check_template(tokenizer, job.start_from)
     trainers.check_targets(model, config)
     context = getattr(model.config, "max_position_embeddings", None)

@@ -333,7 +333,8 @@ def improved_lines(training: TrainingSet, candidate: Candidate) -> list[str]:
     """Say what was trained on and how it went, a line each, for a terminal."""
     losses, funnel = candidate.losses, training.funnel
     lines = [
-        f"IMPROVE  {counted(training.size, 'training example')} from what users showed to be good"
+        f"IMPROVE  {counted(training.size, 'training example')} from "
+        f"{clipped(training.origin, 40) if training.origin else 'what users showed to be good'}"
     ]
     most = max((count for _, count in funnel), default=0)
     lines += [

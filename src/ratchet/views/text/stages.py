@@ -62,10 +62,22 @@ def trained_text(
         [
             *improved_lines(training_set, candidate),
             *(wrapped("", lengths) if lengths else ()),
+            *_set_aside(training_set),
             *_next("gate --candidate", "is it better? The nightly loop asks it by itself"),
             *wrapped("", f"on examples of your own: {gate}"),
         ]
     )
+
+
+def _set_aside(training_set: TrainingSet) -> list[str]:
+    """Say which rows of a data set that others made cannot be used; users' rows are in the card."""
+    if not training_set.origin:
+        return []
+    return [
+        line
+        for reason, count in training_set.set_aside
+        for line in wrapped("", f"set aside, {counted(count, 'row')}: {reason}")
+    ]
 
 
 def gated_text(decision: Decision, release: Release | None) -> str:
