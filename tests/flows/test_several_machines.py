@@ -49,7 +49,7 @@ from tests.store.s3_server import BUCKET, s3_server
 pytestmark = pytest.mark.slow
 QUEUES = ("billing", "delivery")
 USERS, HELD_OUT = 120, 40
-SECONDS = 180.0
+SECONDS, CYCLE_SECONDS = 240.0, 900.0  # on two cores that others use as well
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 RATCHET = ("-P", "-m", "ratchet.cli")
 SPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
@@ -290,7 +290,7 @@ def _options(folder: Path, held_out: list[LabelledMessage]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_400)
 def test_three_machines_play_a_cycle_though_two_of_them_are_lost_in_the_middle(site: Site) -> None:
     first, second, third = (site.machines[name] for name in ("first", "second", "third"))
 
@@ -329,7 +329,9 @@ def test_three_machines_play_a_cycle_though_two_of_them_are_lost_in_the_middle(s
         first_begins()
         site.give_up(loop)  # else Prefect has the next one wait for five minutes at most
         loop = site.start_loop(_options(first.folder, messages[USERS:]))
-        ended = first.until(lambda: (run := site.run(loop))["state_type"] in ENDED and run)
+        ended = first.until(
+            lambda: (run := site.run(loop))["state_type"] in ENDED and run, CYCLE_SECONDS
+        )
         assert ended["state_type"] == "COMPLETED", (ended["state"]["message"], first.said())
         assert site.trainings() == ["CRASHED", "COMPLETED"]
         for kind in (Cycle, CycleEnd, TrainingSet, Candidate, Decision):
