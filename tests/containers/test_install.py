@@ -139,9 +139,8 @@ def test_what_is_installed_needs_no_library_that_a_slim_image_lacks(bare: Bare) 
 
 
 def test_the_image_answers_users_on_a_read_only_root_without_rights_or_network(bare: Bare) -> None:
-    server = "ratchet serve --local & "
     done = bare.run(
-        ["sh", "-c", f"{server} python -c '{ASK}'; ratchet doctor; kill %1 2>/dev/null; wait"],
+        ["sh", "-c", f"ratchet serve --local & python -c '{ASK}' && kill $!; ratchet doctor"],
         "--remount-ro", "/", "--tmpfs", "/var/lib/ratchet", "--tmpfs", "/var/cache/ratchet",
         "--uid", "10001", "--gid", "10001", "--chdir", "/var/lib/ratchet",
         variables=environment(), how="--ro-bind",
