@@ -72,9 +72,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from ratchet.blocks import NAMED, block_name, read_block
 from ratchet.errors import SettingsError
 from ratchet.files.whole import write_whole
+from ratchet.prefect_api import NAMED, block_name, read_block
 
 _COMPLETE = "RATCHET_SETTINGS"
 _HOME_FILE = "home.json"

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ratchet.blocks import NAMED, read_block
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.prefect_api import NAMED, read_block
 from ratchet.records import Message, digest
 from ratchet.records.tool_calls import written
 

@@ -1,14 +1,19 @@
-"""Settings that name blocks of a Prefect server."""
+"""Prefect's HTTP API where it is busy, and settings that name blocks of a server."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from ratchet.errors import SettingsError
 from ratchet.models.endpoint import key_from
+from ratchet.prefect_api import ask
 from ratchet.servers import child_environment
 from ratchet.settings import load_settings
 from tests.flows.conftest import served_once
@@ -73,6 +78,55 @@ def test_results_name_a_block_that_prefect_itself_reads(tmp_path: Path) -> None:
     assert load_settings({}, tmp_path).results == "prefect:remote-file-system/results"
     with pytest.raises(SettingsError, match="RATCHET_RESULTS must name a block"):
         load_settings({"RATCHET_RESULTS": "s3://bucket/results"}, tmp_path)
+
+
+@contextmanager
+def busy(times: int) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Serve 503 so often and then 200; yield the address, and what was asked by whom."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append((self.path, self.headers.get("Authorization")))
+            content = b'{"id": "r1"}'
+            self.send_response(503 if len(asked) <= times else 200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/api", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, None),
+        ({"PREFECT_API_KEY": "pnu_1"}, "Bearer pnu_1"),
+        ({"PREFECT_API_AUTH_STRING": "ana:secret"}, "Basic YW5hOnNlY3JldA=="),
+    ],
+)
+def test_a_busy_server_is_asked_again_by_whoever_may(
+    environ: dict[str, str], says: str | None
+) -> None:
+    with busy(2) as (api, asked):
+        assert ask(api, "POST", "flow_runs/filter", {}, environ=environ).json() == {"id": "r1"}
+    assert asked == [("/api/flow_runs/filter", says)] * 3
+
+
+def test_a_server_that_stays_busy_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with busy(100) as (api, asked):
+        assert ask(api, "POST", "flow_runs/filter", {}, environ={}).status_code == 503
+    assert len(asked) == 6
 
 
 @pytest.mark.slow

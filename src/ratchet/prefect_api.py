@@ -1,23 +1,30 @@
-"""Values that stand in blocks of a Prefect server, by names such as `prefect:secret/store-url`.
+"""Prefect's HTTP API, for what does not import Prefect: that takes seconds.
+
+Settings may stand in blocks of a server, by names such as `prefect:secret/store-url`:
 
     RATCHET_STORE_URL=prefect:secret/store-url
     RATCHET_HISTORY=prefect:remote-file-system/history
-
-Read by Prefect's HTTP API: to import Prefect takes seconds, and settings are read first of all.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import SettingsError
+
+if TYPE_CHECKING:
+    import httpx
 
 NAMED = "prefect:"
 _NAME = re.compile(r"prefect:([a-z0-9-]+)/([a-z0-9-]+)")
 _FIELDS = {"secret": "value", "remote-file-system": "basepath"}
-_SECONDS = 30.0
+_SECONDS = 60.0
+_BUSY = 503
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def block_name(value: str, what: str) -> tuple[str, str]:
@@ -81,17 +88,9 @@ def _asked(
 ) -> Mapping[str, Any]:
     import httpx
 
-    headers, auth = {}, None
-    if key := environ.get("PREFECT_API_KEY"):
-        headers["authorization"] = f"Bearer {key}"
-    elif said := environ.get("PREFECT_API_AUTH_STRING"):
-        user, _, password = said.partition(":")
-        auth = (user, password)
+    path = f"block_types/slug/{kind}/block_documents/name/{name}?include_secrets=true"
     try:
-        reply = httpx.get(
-            f"{api}/block_types/slug/{kind}/block_documents/name/{name}",
-            params={"include_secrets": "true"}, headers=headers, auth=auth, timeout=_SECONDS,
-        )  # fmt: skip
+        reply = ask(api, "GET", path, environ=environ)
         if reply.status_code != 404:
             return dict(reply.raise_for_status().json()["data"])
     except (httpx.HTTPError, ValueError, KeyError) as error:
@@ -105,3 +104,42 @@ def _asked(
         f"{what} must name a block that the Prefect server has, got {kind}/{name}; make it there, "
         "on the page Blocks"
     )
+
+
+def ask(
+    api: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+) -> httpx.Response:
+    """Return what a Prefect server replies; while its database is busy it is asked again.
+
+    On SQLite a server answers 503 and has changed nothing where another process writes just then.
+    Prefect's own clients try again too.
+
+    Args:
+        api: The server's address, with `/api`.
+        method: Of HTTP.
+        path: Below the address.
+        body: Sent as JSON; None sends nothing.
+        environ: With `PREFECT_API_KEY` or `PREFECT_API_AUTH_STRING` where the server asks for one.
+
+    Raises:
+        httpx.HTTPError: It does not answer.
+    """
+    import httpx
+
+    key, said = environ.get("PREFECT_API_KEY"), environ.get("PREFECT_API_AUTH_STRING")
+    user, _, password = (said or "").partition(":")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    auth = (user, password) if said and not key else None
+    for wait in (*_WAITS, None):
+        reply = httpx.request(
+            method, f"{api}/{path}", json=body, headers=headers, auth=auth, timeout=_SECONDS
+        )
+        if reply.status_code != _BUSY or wait is None:
+            break
+        time.sleep(wait)
+    return reply
