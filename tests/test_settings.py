@@ -268,6 +268,7 @@ GIVEN = {
     "review": "/etc/review.yaml",
     "embedding": "words",
     "executor": "processes:2",
+    "results": "prefect:remote-file-system/results",
     "titles": "/etc/titles.yaml",
     "retention": "/etc/retention.yaml",
     "prices": "/etc/prices.yaml",
@@ -312,7 +313,10 @@ def test_the_environment_of_settings_reads_back_as_the_same_settings_anywhere(
     written(elsewhere, GIVEN)
     for some in ({}, GIVEN, {"judges": "judges.yaml"}, {"notify": ["json://[::1]/"]}):
         settings = load_settings({}, written(mine, some))
-        assert set(settings.environment()) == {*VARIABLES.values(), "RATCHET_SETTINGS"}
+        told = {"RATCHET_SETTINGS"} | (
+            {"PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"} if settings.results else set()
+        )
+        assert set(settings.environment()) == {*VARIABLES.values(), *told}
         assert load_settings(settings.environment(), elsewhere) == settings
 
 

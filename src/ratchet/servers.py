@@ -35,6 +35,7 @@ from ratchet.deployments import (
 )
 from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.files.whole import write_whole
+from ratchet.prefect_api import ask
 from ratchet.processes import (
     TOLD_FILE,
     end_with_parent,
@@ -448,7 +449,7 @@ class Servers:
         self._environment = child_environment(self.settings, environ) | {"PREFECT_API_URL": api}
         if jobs is not None:
             pool = {"name": TRAINING_POOL, "type": _KUBERNETES, "base_job_template": jobs}
-            made = httpx.post(f"{api}/work_pools/", json=pool, timeout=30.0)
+            made = ask(api, "POST", "work_pools/", pool)
             if made.status_code not in (201, 409):  # 409: it is there, and stays as it is
                 raise RatchetError(
                     f"Prefect must take the pool {TRAINING_POOL}, got {made.status_code}: "
@@ -485,27 +486,27 @@ class Servers:
 
     def _make_pool(self, name: str) -> None:
         """Make a pool of processes where there is none of that name; one that is there stays."""
-        address = f"{self.prefect_api}/work_pools/{name}"
-        found = httpx.get(address, timeout=30.0)
+        found = self._ask("GET", f"work_pools/{name}")
         is_new = found.status_code == 404
         if is_new:
             self._prefect(["work-pool", "create", name, "--type", _PROCESSES])
-            found = httpx.get(address, timeout=30.0)
-        template = found.raise_for_status().json()["base_job_template"]
+            found = self._ask("GET", f"work_pools/{name}")
+        template = found.json()["base_job_template"]
         if give_command(template, is_new=is_new):
-            change = {"base_job_template": template}
-            httpx.patch(address, json=change, timeout=30.0).raise_for_status()
+            self._ask("PATCH", f"work_pools/{name}", {"base_job_template": template})
 
     def _automations(self) -> list[dict[str, Any]]:
-        response = httpx.post(f"{self.prefect_api}/automations/filter", json={}, timeout=30.0)
-        return list(response.raise_for_status().json())
+        return list(self._ask("POST", "automations/filter", {}).json())
 
     def _switch_on(self, names: Collection[str]) -> None:
         """Leave the automations on that a person switched on: deploying makes them anew, off."""
         for item in self._automations():
             if item["name"] in names and not item["enabled"]:
-                address = f"{self.prefect_api}/automations/{item['id']}"
-                httpx.patch(address, json={"enabled": True}, timeout=30.0).raise_for_status()
+                self._ask("PATCH", f"automations/{item['id']}", {"enabled": True})
+
+    def _ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        reply = ask(str(self.prefect_api), method, path, body, environ=self._environment)
+        return reply if reply.status_code == 404 else reply.raise_for_status()
 
     def _prefect(self, arguments: Sequence[str]) -> None:
         done = subprocess.run(

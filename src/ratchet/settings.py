@@ -46,9 +46,12 @@ Environment:
     RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
         path: in a container, in a pod, on another machine.
 
+    RATCHET_RESULTS: Block of a Prefect server that results of its flows are kept in
+        (`prefect:remote-file-system/NAME`); a folder of each machine without it.
+
 Any of them may be given as the name of a file that holds it, in the variable with `_FILE` at its
 end (RATCHET_STORE_URL_FILE); so may keys (RATCHET_BACKEND_KEY_FILE). Then no secret stands in any
-process's environment.
+process's environment. Or as the name of a block of a Prefect server (`prefect:secret/NAME`).
 
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
 which says that there is no `ratchet.toml` to read.
@@ -72,6 +75,7 @@ from pydantic_core import ErrorDetails
 from ratchet.errors import SettingsError
 from ratchet.files.hub_ids import is_hub_id
 from ratchet.files.whole import write_whole
+from ratchet.prefect_api import NAMED, block_name, read_block
 
 _COMPLETE = "RATCHET_SETTINGS"
 _HOME_FILE = "home.json"
@@ -94,6 +98,7 @@ class Settings(BaseModel):
         history: Absolute folder of history, or an address such as `s3://bucket/history`.
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
+        results: The block that results of flows are kept in; a folder of each machine without it.
         base_model: `smollm2`, a local path in Hugging Face format, or an id of the Hub, such as
             `owner/name`.
         chat_template: `hermes` or a Jinja file; empty for the base model's own, which for
@@ -127,6 +132,7 @@ class Settings(BaseModel):
     tracking_uri: str
     store_id: str | None = None
     prefect_api_url: str | None = None
+    results: str | None = None
     base_model: str = "smollm2"
     chat_template: str = ""
     model_name: str = "support-router"
@@ -188,6 +194,8 @@ class Settings(BaseModel):
             if getattr(self, name) == _as_set(name, remembered.get(name, default)):
                 values[name] = None
         variables = {VARIABLES[name]: str(value or "") for name, value in values.items()}
+        if self.results:
+            variables["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = self.results.removeprefix(NAMED)
         return variables | {_COMPLETE: "environment"}
 
     def make_home(self) -> None:
@@ -211,9 +219,18 @@ class Settings(BaseModel):
 def value_of(environ: Mapping[str, str], variable: str) -> str | None:
     """Return what a variable says, or the file that `VARIABLE_FILE` names, as secrets are mounted.
 
+    What names a block of a Prefect server stands for what is in it.
+
     Raises:
-        SettingsError: There is no such file, or it is not text.
+        SettingsError: There is no such file or block, or it is not text.
     """
+    said = _said(environ, variable)
+    if said and said.startswith(NAMED) and variable != VARIABLES["results"]:
+        return read_block(said, variable, environ)
+    return said
+
+
+def _said(environ: Mapping[str, str], variable: str) -> str | None:
     path = environ.get(f"{variable}_FILE")
     if environ.get(variable) or not path:
         return environ.get(variable)
@@ -295,8 +312,12 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     values: dict[str, Any] = {"home": ".ratchet", "cache": _default_cache(environ)}
     if environ.get(_COMPLETE) != "environment":
         values |= _read_toml(folder / "ratchet.toml")
+    if isinstance(address := values.get("prefect_api_url"), str):
+        environ = {_FOREIGN["prefect_api_url"]: address, **environ}
     said = {name: value_of(environ, key) for name, key in VARIABLES.items()}
-    values |= {name: value for name, value in said.items() if value}
+    held = {name: _of_block(name, value, environ) for name, value in values.items()
+            if not said.get(name)}  # fmt: skip
+    values |= held | {name: value for name, value in said.items() if value}
     for name in _LISTS:
         if addresses := (said[name] or "").strip():
             values[name] = _addresses(addresses)
@@ -312,6 +333,8 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         raise _refused(error.errors()[0]) from None  # the cause would show what was received
     for name in ("home", "cache"):
         _check_folder(name, values[name])
+    if settings.results:
+        block_name(settings.results, VARIABLES["results"])
     return settings
 
 
@@ -372,6 +395,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"ratchet.toml must be TOML in UTF-8, got: {error}; correct {path.name}"
         ) from error
+
+
+def _of_block(name: str, value: Any, environ: Mapping[str, str]) -> Any:
+    """Return what the block holds that `ratchet.toml` names; any other value as it is."""
+    if not isinstance(value, str) or not value.startswith(NAMED) or name == "results":
+        return value
+    held = read_block(value, f"setting {name!r}", environ)
+    return _addresses(held) if name in _LISTS else held
 
 
 def _addresses(text: str) -> Any:

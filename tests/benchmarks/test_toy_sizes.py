@@ -138,7 +138,7 @@ TOYS = {
     ),
     "executors": Toy(
         "--texts 1100 --rounds 1",
-        {r"^\| `(inline|processes:2|ray:local)` \| [\d,]+ \| \d": 3, r"vectors equal\.$": 1},
+        {r"^\| `(inline|processes:2|ray:local|served)` \| [\d,]+ \| \d": 4, r"vectors equal\.$": 1},
         needs=("data",),
     ),
     "failure_clusters": Toy(

@@ -49,7 +49,7 @@ from tests.store.s3_server import BUCKET, s3_server
 pytestmark = pytest.mark.slow
 QUEUES = ("billing", "delivery")
 USERS, HELD_OUT = 120, 40
-SECONDS = 180.0
+SECONDS, CYCLE_SECONDS = 240.0, 900.0  # on two cores that others use as well
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 RATCHET = ("-P", "-m", "ratchet.cli")
 SPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
@@ -137,7 +137,7 @@ class Machine:
 
     def said(self) -> str:
         logs = [self.log, *sorted((self.folder / "logs").glob("*.log"))]
-        return "\n".join(f"{p.name}: {p.read_text()[-4000:]}" for p in logs if p.exists())
+        return "\n".join(f"{p.name}: {p.read_text()[-20_000:]}" for p in logs if p.exists())
 
 
 @dataclass(frozen=True)
@@ -149,26 +149,43 @@ class Site:
     store_url: str
     machines: Mapping[str, Machine]
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Return what Prefect replies; ask again while its database is busy, as its clients do."""
+        until = time.monotonic() + SECONDS
+        while True:
+            reply = httpx.request(method, f"{self.prefect}/{path}", json=body, timeout=60)
+            if reply.status_code != 503 or time.monotonic() > until:
+                return reply.raise_for_status().json()
+            time.sleep(0.5)
+
     def start_loop(self, options: Mapping[str, Any]) -> str:
-        found = httpx.get(f"{self.prefect}/deployments/name/loop/loop").raise_for_status().json()
-        body = {"parameters": {"options": options}, "state": {"type": "SCHEDULED"}}
-        made = httpx.post(f"{self.prefect}/deployments/{found['id']}/create_flow_run", json=body)
-        return str(made.raise_for_status().json()["id"])
+        loop = self.ask("GET", "deployments/name/loop/loop")["id"]
+        body = {
+            "parameters": {"options": options}, "state": {"type": "SCHEDULED"},
+            "idempotency_key": str(time.time_ns()),
+        }  # fmt: skip
+        return str(self.ask("POST", f"deployments/{loop}/create_flow_run", body)["id"])
 
     def run(self, key: str) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.prefect}/flow_runs/{key}").json())
+        return dict(self.ask("GET", f"flow_runs/{key}"))
 
     def give_up(self, key: str) -> None:
         """Tell Prefect what nobody else can know: that the machine of a run is lost."""
         state = {"type": "CRASHED", "message": "its machine was lost"}
-        body = {"state": state, "force": True}
-        httpx.post(f"{self.prefect}/flow_runs/{key}/set_state", json=body).raise_for_status()
+        self.ask("POST", f"flow_runs/{key}/set_state", {"state": state, "force": True})
 
     def trainings(self) -> list[str]:
         """States of the runs that train, in order."""
         body = {"sort": "EXPECTED_START_TIME_ASC", "flows": {"name": {"any_": ["improve"]}}}
-        found = httpx.post(f"{self.prefect}/flow_runs/filter", json=body).json()
-        return [run["state_type"] for run in found]
+        return [run["state_type"] for run in self.ask("POST", "flow_runs/filter", body)]
+
+    def most_task_runs(self) -> int:
+        """Task runs of the flow run that has most of them."""
+        runs = self.ask("POST", "flow_runs/filter", {"limit": 200})
+        return max(
+            int(self.ask("POST", "task_runs/count", {"flow_runs": {"id": {"any_": [run["id"]]}}}))
+            for run in runs
+        )
 
     def is_training(self) -> bool:
         """Whether a task trains just now."""
@@ -176,7 +193,7 @@ class Site:
             "task_runs": {"name": {"like_": "finetune"}, "state": {"type": {"any_": ["RUNNING"]}}},
             "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}},
         }
-        return bool(httpx.post(f"{self.prefect}/task_runs/filter", json=body).json())
+        return bool(self.ask("POST", "task_runs/filter", body))
 
 
 @contextmanager
@@ -273,14 +290,16 @@ def _options(folder: Path, held_out: list[LabelledMessage]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_400)
 def test_three_machines_play_a_cycle_though_two_of_them_are_lost_in_the_middle(site: Site) -> None:
     first, second, third = (site.machines[name] for name in ("first", "second", "third"))
 
     def first_begins() -> None:
+        (first.folder / "pages.json").unlink(missing_ok=True)  # of a machine that was lost
+        served = first.said().count("Workers serve the pools ratchet.")
         first.start(*RATCHET, "worker", "--pool", "ratchet")
         first.start("-P", "-m", "ratchet.web", "--port", "0")
-        first.until(lambda: "Workers serve the pools ratchet." in first.log.read_text())
+        first.until(lambda: first.said().count("Workers serve the pools ratchet.") > served)
         pages = first.until(lambda: (first.folder / "pages.json").exists()
                             and json.loads((first.folder / "pages.json").read_text()))  # fmt: skip
         first.until(lambda: _answers(f"{pages['address']}/health"))
@@ -310,7 +329,9 @@ def test_three_machines_play_a_cycle_though_two_of_them_are_lost_in_the_middle(s
         first_begins()
         site.give_up(loop)  # else Prefect has the next one wait for five minutes at most
         loop = site.start_loop(_options(first.folder, messages[USERS:]))
-        ended = first.until(lambda: (run := site.run(loop))["state_type"] in ENDED and run)
+        ended = first.until(
+            lambda: (run := site.run(loop))["state_type"] in ENDED and run, CYCLE_SECONDS
+        )
         assert ended["state_type"] == "COMPLETED", (ended["state"]["message"], first.said())
         assert site.trainings() == ["CRASHED", "COMPLETED"]
         for kind in (Cycle, CycleEnd, TrainingSet, Candidate, Decision):
@@ -328,6 +349,7 @@ def test_three_machines_play_a_cycle_though_two_of_them_are_lost_in_the_middle(s
         return str(reply.raise_for_status().json()["model"])
 
     third.until(lambda: answering() == version)
+    assert 10 <= site.most_task_runs() <= 60  # however many rows: see test_task_runs.py
     _check_disks(site, candidate)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,7 @@ class EmbeddingServer:
     lists: bool = True
     statuses: list[int] = field(default_factory=list)  # sent first, whatever is asked
     reply: dict[str, Any] | None = None  # in place of vectors
+    encode: Callable[[list[str]], np.ndarray] | None = None  # in place of random vectors
     inputs: list[list[str]] = field(default_factory=list)
     url: str = ""
 
@@ -61,11 +62,15 @@ class EmbeddingServer:
         self.inputs.append(given)
         if self.reply is not None:
             return 200, self.reply
+        vectors = (
+            [3 * vector_of(text, self.dimensions) for text in given]
+            if self.encode is None
+            else self.encode(given)
+        )
         rows = [
-            {"object": "embedding", "index": index,
-             "embedding": (3 * vector_of(text, self.dimensions)).tolist()}
-            for index, text in enumerate(given)
-        ]  # fmt: skip
+            {"object": "embedding", "index": index, "embedding": vector.tolist()}
+            for index, vector in enumerate(vectors)
+        ]
         return 200, {"object": "list", "model": self.model, "data": rows[::-1], "usage": {}}
 
 

@@ -211,6 +211,46 @@ def test_one_of_another_machine_is_waited_for_as_long_as_its_lease_stands(
         assert leases_at(url_of(other))[WORK].note == ""
 
 
+def test_one_of_another_machine_that_may_be_lost_is_waited_for_until_it_renews(
+    open_store: OpenStore,
+) -> None:
+    store, other = open_store(), open_store()
+    elsewhere = Holder(machine="another", host="gpu-1", pid=1, started="5").written
+    with hold(store, WORK, seconds=2.0), store.atomic() as connection:
+        connection.execute(sa.update(LEASES).values(holder=elsewhere))
+    with hold(other, WORK, silent=True):  # it never renewed: it was lost
+        assert Holder.of(str(read_holder(other))) == Holder.this()
+
+    def renew() -> None:
+        time.sleep(1.0)
+        with store.atomic() as connection:
+            row = sa.update(LEASES).where(LEASES.c.name == WORK)
+            connection.execute(row.values(expires_at=LEASES.c.expires_at + 1_000_000))
+
+    with hold(store, WORK, seconds=60.0), store.atomic() as connection:
+        connection.execute(sa.update(LEASES).values(holder=elsewhere))
+    renewing, began = Thread(target=renew), time.monotonic()
+    renewing.start()
+    with pytest.raises(BusyError, match=r"process 1 on gpu-1"):
+        hold(other, WORK, silent=True).__enter__()
+    assert 0.9 < time.monotonic() - began < 20.0
+    renewing.join()
+
+
+def test_one_of_this_machine_that_lives_is_not_waited_for(open_store: OpenStore) -> None:
+    store, other = open_store(), open_store()
+    with hold(store, WORK):
+        began = time.monotonic()
+        with pytest.raises(BusyError, match="got another"):
+            hold(other, WORK, silent=True).__enter__()
+        assert time.monotonic() - began < 10.0
+
+
+def read_holder(store: EventStore) -> object:
+    with store.reading() as connection:
+        return connection.execute(sa.select(LEASES.c.holder)).scalar_one()
+
+
 def url_of(store: EventStore) -> str:
     with store.reading() as connection:
         return connection.engine.url.render_as_string(hide_password=False)

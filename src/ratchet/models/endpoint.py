@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.prefect_api import NAMED, read_block
 from ratchet.records import Message, digest
 from ratchet.records.tool_calls import written
 
@@ -307,6 +308,8 @@ def key_in(environ: Mapping[str, str], endpoint: Endpoint, *, needs: str) -> str
 def key_from(environ: Mapping[str, str], variable: str) -> str | None:
     """Return the key that a variable holds, or the file that `VARIABLE_FILE` names; None without.
 
+    A key such as `prefect:secret/NAME` stands for what that block of a Prefect server holds.
+
     Raises:
         ModelError: The file cannot be read, or a header cannot carry the key.
     """
@@ -320,6 +323,8 @@ def key_from(environ: Mapping[str, str], variable: str) -> str | None:
                 f"{variable}_FILE must be a file that holds a key, got {path!r}: "
                 f"{getattr(error, 'strerror', None) or 'not text'}; correct the path"
             ) from error
+    if key and key.startswith(NAMED):
+        key = read_block(key, variable, environ)
     return checked_key(key, variable)
 
 

@@ -20,11 +20,10 @@ from ratchet.deploy.promotion import apply_decision
 from ratchet.deploy.refusals import standing_refusal, words
 from ratchet.deploy.rollout.canary import begin_decided
 from ratchet.errors import RatchetError
+from ratchet.prefect_api import ask
 from ratchet.records import Approval, Decision, Release, Rollout
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
-
-_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +143,7 @@ def start_cycle(api: str, *, by: str, reason: str) -> str:
         RatchetError: Prefect does not answer, or has no such deployment.
     """
     try:
-        answer = httpx.get(f"{api}/deployments/name/loop/loop", timeout=_SECONDS)
-        deployment = answer.raise_for_status().json()
+        deployment = ask(api, "GET", "deployments/name/loop/loop").raise_for_status().json()
     except httpx.HTTPError as error:
         raise _away(error) from error
     run = {
@@ -158,8 +156,7 @@ def start_cycle(api: str, *, by: str, reason: str) -> str:
 
 def _ask(api: str, path: str, body: dict[str, Any]) -> Any:
     try:
-        answer = httpx.post(f"{api}/{path}", json=body, timeout=_SECONDS)
-        return answer.raise_for_status().json()
+        return ask(api, "POST", path, body).raise_for_status().json()
     except httpx.HTTPError as error:
         raise _away(error) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from ratchet.errors import RatchetError
+from ratchet.prefect_api import ask
 
 PASSES = ("analyze", "rollout", "prune")
 """Deployments whose runs come every few minutes or every night and are alike."""
@@ -25,7 +26,6 @@ FLOWS = (
 _ENDED = ("COMPLETED", "CANCELLED", "FAILED", "CRASHED")
 _WELL = ("COMPLETED", "CANCELLED")
 _BATCH, _PAGE = 20, 200
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,7 @@ class EndedRuns:
         return self._request("POST", path, body).json()
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        for attempt in range(_TRIES):
-            answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=60.0)
-            if answer.status_code != 503 or attempt == _TRIES - 1:
-                break
-            time.sleep(1.0)  # its database is busy; clients of Prefect try again too
+        answer = ask(self.api, method, path, body)
         if answer.is_error and answer.status_code != 404:
             raise RatchetError(
                 f"Prefect must answer {path}, got {answer.status_code}: {answer.text[:200]}; "

@@ -28,6 +28,7 @@ from ratchet.gateway.erasing import erase_lines
 from ratchet.gateway.sessions import forget_user
 from ratchet.operate.sqlite_rows import stands_in, write_anew
 from ratchet.operate.sweeping import Swept, sweep
+from ratchet.prefect_api import ask
 from ratchet.records import Erasure
 from ratchet.settings import Settings
 from ratchet.store import EventStore
@@ -269,7 +270,7 @@ def delete_artifacts(api: str, texts: UserTexts) -> int:
 
     def page(offset: int) -> list[Mapping[str, Any]]:
         body = {"limit": _PAGE, "offset": offset, "sort": "ID_DESC"}
-        answer = httpx.post(f"{api}/artifacts/filter", json=body, timeout=60.0)
+        answer = ask(api, "POST", "artifacts/filter", body)
         found: list[Mapping[str, Any]] = answer.raise_for_status().json()
         return found
 
@@ -279,5 +280,7 @@ def delete_artifacts(api: str, texts: UserTexts) -> int:
         quoting += [item["id"] for item in found if texts.are_in(dict(item))]
         offset += len(found)
     for key in quoting:
-        httpx.delete(f"{api}/artifacts/{key}", timeout=60.0)
+        deleted = ask(api, "DELETE", f"artifacts/{key}")
+        if deleted.status_code != 404:  # somebody else deleted it
+            deleted.raise_for_status()
     return len(quoting)

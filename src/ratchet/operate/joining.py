@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from ratchet.deployments import STORE_ID
 from ratchet.errors import SettingsError, TrackingError
 from ratchet.operate.opening import check_expected
+from ratchet.prefect_api import ask
 from ratchet.servers import answering_prefect
 from ratchet.settings import Settings
 from ratchet.store.checking import read_schema
 from ratchet.tracking import Tracker
 
 _TRACKER_SECONDS = 20.0
-_PREFECT_SECONDS = 30.0
 _PROCESSES = "process"
 
 
@@ -71,7 +69,7 @@ def check_joining(
 
 
 def _check_pool(api: str, name: str) -> None:
-    answer = httpx.get(f"{api}/work_pools/{name}", timeout=_PREFECT_SECONDS)
+    answer = ask(api, "GET", f"work_pools/{name}")
     kind = None if answer.status_code == 404 else answer.raise_for_status().json()["type"]
     if kind == _PROCESSES:
         return
@@ -121,5 +119,4 @@ def _check_tracking(settings: Settings, tracker: Callable[[], Tracker]) -> None:
 
 
 def _ask(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{api}/{path}", json=body, timeout=_PREFECT_SECONDS)
-    return list(answer.raise_for_status().json())
+    return list(ask(api, "POST", path, body).raise_for_status().json())

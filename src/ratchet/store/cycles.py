@@ -381,10 +381,12 @@ def held_out_users(store: EventStore) -> frozenset[str]:
 def sole_loop(store: EventStore) -> Iterator[None]:
     """Be the only loop over a store, on whatever machine; its own stages may take it again.
 
+    A loop whose machine was lost is waited for until its lease ends, a minute at most.
+
     Raises:
         BusyError: Another process is.
     """
-    with hold(store, LOOP):
+    with hold(store, LOOP, silent=True):
         yield
 
 
@@ -399,7 +401,7 @@ def sole_training(store: EventStore, run: str) -> Iterator[None]:
     Raises:
         BusyError: Another process trains.
     """
-    with hold(store, TRAINING, note=run):
+    with hold(store, TRAINING, note=run, silent=True):
         yield
 
 

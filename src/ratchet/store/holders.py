@@ -53,13 +53,18 @@ class Holder:
     @property
     def in_words(self) -> str:
         """The process for people, as this machine sees it."""
-        elsewhere = "" if self.machine == _machine() else f" on {self.host}"
+        elsewhere = "" if self.is_here else f" on {self.host}"
         return f"process {self.pid}{elsewhere}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of this machine, where it is known at once when it ends."""
+        return self.machine == _machine()
 
     @property
     def is_gone(self) -> bool:
         """Whether it ran on this machine and does no longer; False where nobody here can tell."""
-        if self.machine != _machine():
+        if not self.is_here:
             return False
         try:
             os.kill(self.pid, 0)

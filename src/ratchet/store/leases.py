@@ -56,12 +56,14 @@ class Lease:
         holder: The process that took it last; None where the row cannot be read.
         note: What it said of itself.
         is_free: Whether it may be taken: given back, too old, or its process is gone.
+        expires_at: Until when it stands, by the clock that all holders see.
     """
 
     name: str
     holder: Holder | None
     note: str
     is_free: bool
+    expires_at: int
 
 
 def read_leases(connection: sa.Connection) -> dict[str, Lease]:
@@ -92,6 +94,7 @@ def hold(
     *,
     note: str = "",
     wait: float | None = 0.0,
+    silent: bool = False,
     seconds: float = LEASE_SECONDS,
 ) -> Iterator[None]:
     """Hold a lease; who holds it by the same store object may take it again.
@@ -101,12 +104,14 @@ def hold(
         name: Of the work, in words: another process is told that one at a time may run.
         note: Kept with the lease.
         wait: Seconds to wait for another holder; None for as long as it takes.
+        silent: Whether to wait longer for one of another machine, until it renews the lease, or
+            has not for so long that it counts as lost.
         seconds: So long the lease stands when the process is stopped.
 
     Raises:
         BusyError: Another process holds it.
     """
-    taken = _awaited(store, name, note, wait, seconds)
+    taken = _awaited(store, name, note, wait, seconds, silent=silent)
     if taken is not None:
         renewing = (store, taken, seconds)
         threading.Thread(target=_renew, args=renewing, daemon=True, name=f"lease {name}").start()
@@ -117,11 +122,18 @@ def hold(
 
 
 def _awaited(
-    store: Transactions, name: str, note: str, wait: float | None, seconds: float
+    store: Transactions,
+    name: str,
+    note: str,
+    wait: float | None,
+    seconds: float,
+    *,
+    silent: bool,
 ) -> HeldLease | None:
     """Take a lease as soon as it is free; None where this store object holds it already."""
     rule = f"one {name} at a time may run over a store"
     deadline, told = None if wait is None else time.monotonic() + wait, False
+    first: Lease | None = None
     while True:
         with store.held.lock:
             if name in store.held.leases:
@@ -131,13 +143,15 @@ def _awaited(
             if fence is not None:
                 store.held.leases[name] = HeldLease(fence)
                 return store.held.leases[name]
-        if deadline is not None and time.monotonic() >= deadline:
+        standing = _standing(store, name)
+        first, is_over = first or standing, deadline is not None and time.monotonic() >= deadline
+        if is_over and not (silent and standing == first and _may_be_lost(standing)):
             raise BusyError(
-                f"{rule}, got another ({_holder_of(store, name)}); wait for it, or give this one a "
+                f"{rule}, got another ({_in_words(standing)}); wait for it, or give this one a "
                 "store of its own (RATCHET_HOME, and RATCHET_STORE_URL where you set it)"
             )
         if not told:
-            logger.info("%s: waiting for another (%s)", rule, _holder_of(store, name))
+            logger.info("%s: waiting for another (%s)", rule, _in_words(standing))
             told = True
         time.sleep(_POLL_SECONDS)
 
@@ -206,16 +220,24 @@ def _set_end(store: Transactions, fence: Fence, *, seconds: float | None) -> boo
         return bool(changed.rowcount)
 
 
-def _holder_of(store: Transactions, name: str) -> str:
+def _standing(store: Transactions, name: str) -> Lease | None:
     with store.reading() as connection:
-        lease = read_leases(connection).get(name)
+        return read_leases(connection).get(name)
+
+
+def _may_be_lost(lease: Lease | None) -> bool:
+    """Whether nobody here can tell that the holder lives: a lease that is not renewed ends soon."""
+    return lease is not None and lease.holder is not None and not lease.holder.is_here
+
+
+def _in_words(lease: Lease | None) -> str:
     return lease.holder.in_words if lease and lease.holder else "a process that has just taken it"
 
 
 def _lease(row: sa.Row[Any], moment: int) -> Lease:
     holder = Holder.of(row.holder)
     is_free = row.expires_at <= moment or (holder is not None and holder.is_gone)
-    return Lease(row.name, holder, row.note, is_free)
+    return Lease(row.name, holder, row.note, is_free, row.expires_at)
 
 
 def _moment(connection: sa.Connection) -> int:
