@@ -120,6 +120,7 @@ OWNERS: dict[str, set[str]] = {
     "aiohttp": {"gateway"},
     "google": {"gateway"},
     "opentelemetry": {"gateway"},
+    "prometheus_client": {"gateway", "web"},
     "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},

@@ -66,6 +66,8 @@ class GatewayOptions(BaseModel):
         log_level: Of the worker's own log.
         version: Version of Ratchet, for its description.
         store_file: Device and inode of the store's file, as the parent has it open.
+        counts: Folder in which the workers write what they counted; None where there is one.
+        worker: Number of this worker.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,6 +111,8 @@ class GatewayOptions(BaseModel):
     log_level: str = "warning"
     version: str = "0"
     store_file: tuple[int, int] | None = None
+    counts: Path | None = None
+    worker: int = Field(default=0, ge=0)
 
     @property
     def shelf(self) -> AdapterShelf:

@@ -18,6 +18,7 @@ from ratchet.gateway.access import Caller
 from ratchet.gateway.blobs import BlobFolder
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.metrics import Metrics, Outcome
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.routing import RoutingPlan
 from ratchet.records import digest
@@ -145,10 +146,12 @@ class Recorder:
     Attributes:
         records: Where interactions are recorded.
         blobs: Where bytes that clients send are kept; None where they are not.
+        metrics: Counts what is recorded.
     """
 
     records: Records
     blobs: BlobFolder | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
     def interaction(
         self, chat: Chat, answer: Answer, version: str, error: str | None = None, attempt: int = 0
@@ -194,6 +197,7 @@ class Recorder:
             lines.append((LogKind.DEFINITION, line))
         row["metadata"] = {**chat.metadata, **answer.beside, **reader.notes}
         lines.append((LogKind.INTERACTION, json_bytes(row)))
+        self.metrics.answer(version, _outcome(chat, error), row["latency_seconds"], chat.metadata)
         return self._append(lines, definitions)
 
     def refused(self, chat: Chat, version: str, reason: str) -> bool:
@@ -213,6 +217,7 @@ class Recorder:
             "reason": reader.text(reason[:_LONGEST_REASON]),
             "messages": spoken,
         }
+        self.metrics.answer(version, "refused", time.monotonic() - chat.started, {})
         return self._append([(LogKind.REFUSED, json_bytes(row))], {})
 
     async def durable(self) -> None:
@@ -247,8 +252,15 @@ class Recorder:
         except OSError as problem:
             # The user is answered all the same; without a token, since there is nothing to rate.
             logger.error("answers are sent and not recorded: %s", problem)
+            self.metrics.unrecorded.inc()
             return False
         return True
+
+
+def _outcome(chat: Chat, error: str | None) -> Outcome:
+    if chat.metadata.get(FINISH_REASON) == DISCONNECTED:
+        return "left"
+    return "answered" if error is None else "failed"
 
 
 def _defined(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
