@@ -153,6 +153,26 @@ def test_names_that_somebody_sends_make_no_series(serve, mock):
     }  # fmt: skip
 
 
+def test_processes_add_up_and_who_takes_a_place_goes_on(tmp_path: Path):
+    first, second = (Metrics(folder=tmp_path, number=number) for number in range(2))
+    name, seen = "ratchet_gateway_requests_total", []
+    for metrics in (first, second, second, first):
+        metrics.request("/metrics", "200", 0.1)
+        seen.append(value(metrics.text([]).decode(), name))
+    again = Metrics(folder=tmp_path, number=0)  # in the place of the first, which died
+    seen.append(value(again.text([]).decode(), name))
+    again.request("/metrics", "200", 3.0)
+    again.write()
+    text = second.text([]).decode()
+    seen.append(value(text, name))
+    assert seen == [1, 2, 3, 4, 4, 5]
+    buckets = samples(text)["ratchet_gateway_request_duration_seconds_bucket"]
+    by_bound = {dict(key)["le"]: count for key, count in buckets.items()}
+    assert (by_bound["0.1"], by_bound["2.5"], by_bound["5.0"], by_bound["+Inf"]) == (4, 4, 5, 5)
+    check(text)
+
+
+@pytest.mark.slow
 def test_several_processes_add_up_and_a_restart_takes_nothing_away(tmp_path: Path):
     port, home = free_port(), tmp_path / "home"
     address, seen = f"http://127.0.0.1:{port}", []

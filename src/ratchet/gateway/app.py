@@ -313,13 +313,14 @@ async def _running(
     metrics.knows = gateway.knows
     await asyncio.to_thread(router.begin)
     await listing.look()
-    tasks = [asyncio.create_task(router.follow())]
+    following = [router.follow()]
     if metrics.folder is not None:
-        tasks.append(asyncio.create_task(metrics.follow()))
+        following.append(metrics.follow())
     if keeper is not None:
-        tasks.append(asyncio.create_task(keeper.follow(lambda: router.state)))
+        following.append(keeper.follow(lambda: router.state))
     elif listing.servers:
-        tasks.append(asyncio.create_task(listing.follow()))
+        following.append(listing.follow())
+    tasks = [asyncio.create_task(one) for one in following]
     try:
         yield gateway
     finally:
