@@ -262,3 +262,24 @@ def test_writing_goes_on_beside_the_event_loop(tmp_path: Path):
     again = Metrics(folder=tmp_path, number=4)
     again.request("/metrics", "200", 0.1)
     assert value(again.text([]).decode(), "ratchet_gateway_requests_total") == 2
+
+
+@pytest.mark.slow
+def test_every_line_of_a_gateway_that_logs_json_is_json_and_names_the_answer(tmp_path: Path):
+    port, log = free_port(), tmp_path / "log"
+    said = {"RATCHET_LOG_FORMAT": "json", "RATCHET_LOG_LEVEL": "info"}
+    with MockBackend() as mock, gateway(tmp_path / "home", mock.url, port, log, **said):
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(trust_env=False) as client:
+            until(lambda: _up(client, address), 60)
+            body = {"model": "any", "messages": [{"role": "user", "content": "a secret"}]}
+            answer = client.post(f"{address}/v1/chat/completions", json=body).json()
+            until(lambda: answer["id"] in log.read_text(), 10)
+    lines = log.read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    people = [line for line in lines if not line.startswith("{")]
+    assert all(line.startswith(("gateway  ", "no keys", "no champion")) for line in people), people
+    (asked,) = [one for one in records if one.get("interaction") == answer["id"]]
+    assert (asked["path"], asked["status"]) == ("/v1/chat/completions", 200)
+    assert asked["seconds"] > 0
+    assert "a secret" not in log.read_text()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,8 +61,10 @@ from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.gateway.telemetry import Telemetry
 from ratchet.gateway.tokens import Tokens
+from ratchet.gateway.tracing import KEY, Tracing
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
+from ratchet.settings import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -283,10 +286,11 @@ async def _running(
     blobs = None if options.blobs is None else BlobFolder(options.blobs)
     if options.blobs is not None:
         note_folder(options.folder, options.blobs)
+    tracing = _tracing(options)
     answerer = Answerer(
         router,
         answering,
-        Recorder(records, blobs, metrics),
+        Recorder(records, blobs, metrics, tracing),
         tokens,
         conversations,
         replicas=1 + len(options.replicas),
@@ -313,14 +317,7 @@ async def _running(
     metrics.knows = gateway.knows
     await asyncio.to_thread(router.begin)
     await listing.look()
-    following = [router.follow()]
-    if metrics.folder is not None:
-        following.append(metrics.follow())
-    if keeper is not None:
-        following.append(keeper.follow(lambda: router.state))
-    elif listing.servers:
-        following.append(listing.follow())
-    tasks = [asyncio.create_task(one) for one in following]
+    tasks = [asyncio.create_task(one) for one in _following(gateway, keeper)]
     try:
         yield gateway
     finally:
@@ -331,8 +328,34 @@ async def _running(
             await backend.close()
         conversations.close()
         metrics.write()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
         log.close()
         store.close()
+
+
+def _following(
+    gateway: Gateway, keeper: AdapterKeeper | None
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what goes on beside the requests."""
+    yield gateway.router.follow()
+    if gateway.metrics.folder is not None:
+        yield gateway.metrics.follow()
+    if keeper is not None:
+        yield keeper.follow(lambda: gateway.router.state)
+    elif gateway.listing.servers:
+        yield gateway.listing.follow()
+
+
+def _tracing(options: GatewayOptions) -> Tracing | None:
+    """Return where spans go; None unless a setting names it."""
+    settings = options.settings
+    if settings.traces is None:
+        return None
+    key = value_of(os.environ, KEY)
+    return Tracing.to(
+        settings.traces, version=options.version, key=key, content=settings.traces_content
+    )
 
 
 def _backends(options: GatewayOptions) -> list[Backend]:

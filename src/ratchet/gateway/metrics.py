@@ -288,12 +288,12 @@ class Counted:
             await self._app(scope, receive, send)
             return
         path, status, began = path_of(scope["path"]), "500", monotonic()
-        metrics = self._metrics
+        metrics, headers = self._metrics, Headers()
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, headers
             if message["type"] == "http.response.start":
-                status = str(message["status"])
+                status, headers = str(message["status"]), message.get("headers", ())
             await send(message)
 
         metrics.in_progress.inc()
@@ -301,7 +301,28 @@ class Counted:
             await self._app(scope, receive, noted)
         finally:
             metrics.in_progress.dec()
-            metrics.request(path, status, monotonic() - began)
+            seconds = monotonic() - began
+            metrics.request(path, status, seconds)
+            if logger.isEnabledFor(logging.INFO):
+                _log(scope, status, seconds, headers)
+
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+def _log(scope: Scope, status: str, seconds: float, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Log a request: what, how it ended, how long it took, and the answer's id and version."""
+    told = dict(headers)
+    fields = {"method": scope["method"], "path": scope["path"][:200], "status": int(status)}
+    fields |= {"seconds": round(seconds, 6)}
+    for name in ("interaction", "version", "recorded"):
+        value = told.get(f"x-ratchet-{name}".encode())
+        if value is not None:
+            fields[name] = value.decode("latin-1")
+    logger.info(
+        "%s %s %s %.3f s", fields["method"], fields["path"], status, seconds,
+        extra={"fields": fields},
+    )  # fmt: skip
 
 
 def path_of(path: str) -> str:
