@@ -122,6 +122,7 @@ OWNERS: dict[str, set[str]] = {
     "aiohttp": {"gateway"},
     "google": {"gateway"},
     "opentelemetry": {"gateway"},
+    "prometheus_client": {"gateway", "web"},
     "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},

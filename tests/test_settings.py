@@ -279,6 +279,10 @@ GIVEN = {
     "approvers": ["Ana Lima", "bob"],
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
     "backend": ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],
+    "log_format": "json",
+    "log_level": "info",
+    "traces": "https://collector.example:4318",
+    "traces_content": True,
     "adapter_root": "/srv/adapters",
     "backend_adapter_root": "/models/adapters",
 }

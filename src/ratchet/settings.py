@@ -41,6 +41,11 @@ Environment:
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
     RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
         none where the gateway's own local model does. Its key is RATCHET_BACKEND_KEY.
+    RATCHET_LOG_FORMAT: `text`, or `json` for one JSON object a line.
+    RATCHET_LOG_LEVEL: From which severity on gateways log: `info` has each request.
+    RATCHET_TRACES: Address of a collector (OTLP/HTTP) that gateways send a span of each request to;
+        its key is RATCHET_TRACES_KEY.
+    RATCHET_TRACES_CONTENT: `yes` where these spans hold what was said.
     RATCHET_ADAPTER_ROOT: Folder that adapters are put into for the backend, as this machine sees
         it (`adapters` in the home folder).
     RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
@@ -67,7 +72,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -119,6 +124,10 @@ class Settings(BaseModel):
         approvers: Names of those who may approve a promotion; empty for anybody.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
+        log_format: `text`, or `json` for one JSON object a line.
+        log_level: From which severity on gateways and pages log.
+        traces: Address of a collector of traces (OTLP/HTTP); none are sent without it.
+        traces_content: Whether traces hold what was said.
         adapter_root: Folder that adapters are put into for the backend; None for the home's own.
         backend_adapter_root: The same folder as the backend sees it; None for the same path.
     """
@@ -151,6 +160,10 @@ class Settings(BaseModel):
     approvers: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    traces: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
+    traces_content: bool = False
     adapter_root: Path | None = None
     backend_adapter_root: str | None = Field(default=None, pattern="^/")
 

@@ -200,7 +200,7 @@ def _behind(backend: list[str], *, local: bool) -> tuple[Settings, tuple[str, ..
         )
     settings = current_settings()
     settings.make_home()
-    show_progress()
+    show_progress(settings.log_format)
     if backend:
         from ratchet.settings import remember
 

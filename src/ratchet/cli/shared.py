@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.logs import Format, log_handler
 from ratchet.files.text import printable
 from ratchet.settings import Settings, load_settings
 
@@ -177,10 +178,9 @@ def open_history(of: EventStore | None = None) -> History:
     return History.open(current_settings().history, of=of)
 
 
-def show_progress() -> None:
+def show_progress(form: Format = "text") -> None:
     """Show Ratchet's own lines of progress on standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = log_handler(form, "%(message)s")
     ours = logging.getLogger("ratchet")
     ours.setLevel(logging.INFO)
     if not ours.handlers:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,14 +29,16 @@ from ratchet.gateway.blobs import BlobFolder, note_folder
 from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
+from ratchet.gateway.gauges import gauges
 from ratchet.gateway.hosts import caller_address
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.known import LastKnown, StoreLink
-from ratchet.gateway.last_resort import LastResort
+from ratchet.gateway.last_resort import LAST_RESORT, LastResort
 from ratchet.gateway.leaving import ClientLeftError
 from ratchet.gateway.listing import Listing
 from ratchet.gateway.local_backend import LocalBackend
 from ratchet.gateway.log import WriteAheadLog
+from ratchet.gateway.metrics import CONTENT_TYPE, Counted, Metrics
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
@@ -58,8 +61,10 @@ from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.gateway.telemetry import Telemetry
 from ratchet.gateway.tokens import Tokens
+from ratchet.gateway.tracing import KEY, Tracing
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
+from ratchet.settings import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +102,7 @@ class Gateway:
     wrong_keys: WrongKeys
     listing: Listing
     records: Records
+    metrics: Metrics
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -118,6 +124,27 @@ class Gateway:
         )
         self.limits.take(found)
         return found
+
+    def knows(self, version: str) -> bool:
+        """Tell whether a name is of a version that may answer, and not what somebody sent."""
+        return (
+            version in (LAST_RESORT, self.options.fallback_model)
+            or self.router.is_version(version)
+            or version in self.router.state.adopted
+            or any(version in server.listed for server in self.listing.servers)
+        )
+
+    def scrape(self) -> bytes:
+        """Return what Prometheus is told."""
+        read = gauges(
+            version=self.options.version,
+            workers=self.options.workers,
+            recording=self.records.problem is None,
+            store_away=self.router.unread() is not None,
+            backlog=read_backlog(self.options.folder / "wal", datetime.now(UTC)),
+            state=self.router.state,
+        )
+        return self.metrics.text(read)
 
     def health(self) -> tuple[Health, int]:
         """Return how this process fares, and the status to say it with.
@@ -177,10 +204,11 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
         options: What it is told.
         backends: What answers, in order; by default what the options name.
     """
+    metrics = Metrics(folder=options.counts, number=options.worker)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(options, backends) as gateway:
+        async with _running(options, backends, metrics) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -220,12 +248,13 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
+    app.add_middleware(Counted, metrics=metrics)
     return app
 
 
 @asynccontextmanager
 async def _running(
-    options: GatewayOptions, backends: list[Backend] | None
+    options: GatewayOptions, backends: list[Backend] | None, metrics: Metrics
 ) -> AsyncIterator[Gateway]:
     # one connection: up to 64 workers leave room below the 100 of PostgreSQL's default
     last_known = LastKnown(options.folder, options.settings)
@@ -257,10 +286,11 @@ async def _running(
     blobs = None if options.blobs is None else BlobFolder(options.blobs)
     if options.blobs is not None:
         note_folder(options.folder, options.blobs)
+    tracing = _tracing(options)
     answerer = Answerer(
         router,
         answering,
-        Recorder(records, blobs),
+        Recorder(records, blobs, metrics, tracing),
         tokens,
         conversations,
         replicas=1 + len(options.replicas),
@@ -275,21 +305,19 @@ async def _running(
         router=router,
         answerer=answerer,
         responses=Responses(answerer, servers),
-        desk=FeedbackDesk(rights, records, limits),
+        desk=FeedbackDesk(rights, records, limits, metrics),
         telemetry=Telemetry(rights, records, limits, options.most_bytes),
         passthrough=Passthrough(router, answering, passed_fields=passed),
         limits=limits,
         wrong_keys=WrongKeys(),
         listing=listing,
         records=records,
+        metrics=metrics,
     )
+    metrics.knows = gateway.knows
     await asyncio.to_thread(router.begin)
     await listing.look()
-    tasks = [asyncio.create_task(router.follow())]
-    if keeper is not None:
-        tasks.append(asyncio.create_task(keeper.follow(lambda: router.state)))
-    elif listing.servers:
-        tasks.append(asyncio.create_task(listing.follow()))
+    tasks = [asyncio.create_task(one) for one in _following(gateway, keeper)]
     try:
         yield gateway
     finally:
@@ -299,8 +327,35 @@ async def _running(
         for backend in answering:
             await backend.close()
         conversations.close()
+        metrics.write()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
         log.close()
         store.close()
+
+
+def _following(
+    gateway: Gateway, keeper: AdapterKeeper | None
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what goes on beside the requests."""
+    yield gateway.router.follow()
+    if gateway.metrics.folder is not None:
+        yield gateway.metrics.follow()
+    if keeper is not None:
+        yield keeper.follow(lambda: gateway.router.state)
+    elif gateway.listing.servers:
+        yield gateway.listing.follow()
+
+
+def _tracing(options: GatewayOptions) -> Tracing | None:
+    """Return where spans go; None unless a setting names it."""
+    settings = options.settings
+    if settings.traces is None:
+        return None
+    key = value_of(os.environ, KEY)
+    return Tracing.to(
+        settings.traces, version=options.version, key=key, content=settings.traces_content
+    )
 
 
 def _backends(options: GatewayOptions) -> list[Backend]:
@@ -464,6 +519,13 @@ def _add_api(app: FastAPI) -> None:
         """Tell whether answers are given and recorded."""
         found, response.status_code = _gateway(request).health()
         return found
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        """Tell Prometheus what all processes of this gateway counted."""
+        gateway = _gateway(request)
+        gateway.caller(request).require("read")
+        return Response(await asyncio.to_thread(gateway.scrape), media_type=CONTENT_TYPE)
 
 
 async def _pass_on(request: Request) -> Response:

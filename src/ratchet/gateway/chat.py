@@ -42,6 +42,8 @@ from ratchet.gateway.replies import BackendError
 from ratchet.gateway.request_metadata import (
     APPLICATION,
     OF_CLIENT,
+    SPAN,
+    TRACE,
     read_remarks,
     without_documents,
 )
@@ -142,6 +144,12 @@ class Answerer:
         remarks = read_remarks(body, headers, at)
         chat.segment, chat.forwarded = remarks.segment, remarks.forwarded
         chat.metadata |= remarks.metadata
+        if (tracing := self.recorder.tracing) is not None:
+            chat.span = tracing.begin(remarks.forwarded, str(body["model"]))
+            chat.forwarded = {**remarks.forwarded, **tracing.forwarded(chat.span)}
+            trace, span = tracing.ids(chat.span)
+            chat.metadata.setdefault(TRACE, trace)  # by which the span is found
+            chat.metadata.setdefault(SPAN, span)
         said = earlier or answer_of(body["messages"], f"{caller.id} {user_id}")
         if said is not None:
             chat.continues = self.conversations.find_answer(said)
@@ -352,7 +360,9 @@ class Answerer:
     def nobody(self, chat: Chat, failures: Sequence[BackendError]) -> ProblemError:
         """Return the error of a request that nobody answered."""
         self.circuits.request(f"{chat.caller.id} {chat.user_id}", False)
-        return nobody_answers(failures)
+        problem = nobody_answers(failures)
+        self.recorder.unanswered(chat, problem.message)
+        return problem
 
     def remember(self, chat: Chat, message: Mapping[str, Any], called: bytes | None = None) -> None:
         """Keep what the conversation got to, by which its next turn is known.

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from ratchet.collect.times import check_time
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.access import Caller, RateLimits
 from ratchet.gateway.log import LogKind
+from ratchet.gateway.metrics import Metrics
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import Records, not_recorded
 from ratchet.gateway.rights import Known, Rights
@@ -49,11 +50,13 @@ class FeedbackDesk:
         rights: Who may rate what.
         records: Where events are kept.
         limits: Each event counts, not each request.
+        metrics: Counts events.
     """
 
     rights: Rights
     records: Records
     limits: RateLimits
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def take(self, request: Request, caller: Caller) -> Response:
         """Take one event or many; one alone that is bad is an error, in a batch it is listed.
@@ -71,6 +74,8 @@ class FeedbackDesk:
         else:
             lines, rejected = await self._batch(body, caller)
         await self._keep(lines)
+        self.metrics.feedback.labels("accepted").inc(len(lines))
+        self.metrics.feedback.labels("rejected").inc(len(rejected))
         receipt = FeedbackReceipt(accepted=len(lines), rejected=rejected)
         return Response(receipt.model_dump_json(), 200, media_type=JSON)
 

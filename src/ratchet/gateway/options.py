@@ -63,9 +63,10 @@ class GatewayOptions(BaseModel):
         open: Whether callers without a key are served though the address is not loopback.
         sync: Whether an answer waits until its record is on the disk, not only with the kernel.
         max_tokens: Length of an answer of the local model where a request names none.
-        log_level: Of the worker's own log.
         version: Version of Ratchet, for its description.
         store_file: Device and inode of the store's file, as the parent has it open.
+        counts: Folder in which the workers write what they counted; None where there is one.
+        worker: Number of this worker.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,9 +107,10 @@ class GatewayOptions(BaseModel):
     open: bool = False
     sync: bool = False
     max_tokens: int = Field(default=256, ge=1)
-    log_level: str = "warning"
     version: str = "0"
     store_file: tuple[int, int] | None = None
+    counts: Path | None = None
+    worker: int = Field(default=0, ge=0)
 
     @property
     def shelf(self) -> AdapterShelf:

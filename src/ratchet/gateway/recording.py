@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from opentelemetry.trace import Span
 from pydantic_core import from_json
 
 from ratchet.collect.turns import Answer, TurnReader, json_bytes
@@ -18,8 +19,10 @@ from ratchet.gateway.access import Caller
 from ratchet.gateway.blobs import BlobFolder
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.metrics import Metrics, Outcome
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.routing import RoutingPlan
+from ratchet.gateway.tracing import Tracing
 from ratchet.records import digest
 from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, reported_usage, sampling_of
 from ratchet.store.permissions import RETAIN
@@ -45,6 +48,7 @@ class Chat:
         continues: The interaction before it in the conversation, where that is known.
         documents: What the application had found for the answer.
         token: By which feedback on the answer is given; empty until it is needed.
+        span: Of the request, where the gateway sends traces.
     """
 
     id: str
@@ -63,6 +67,7 @@ class Chat:
     continues: str | None = None
     documents: Any = None
     token: str = ""
+    span: Span | None = None
 
     @property
     def version(self) -> str:
@@ -145,10 +150,14 @@ class Recorder:
     Attributes:
         records: Where interactions are recorded.
         blobs: Where bytes that clients send are kept; None where they are not.
+        metrics: Counts what is recorded.
+        tracing: Ends the spans of requests.
     """
 
     records: Records
     blobs: BlobFolder | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
 
     def interaction(
         self, chat: Chat, answer: Answer, version: str, error: str | None = None, attempt: int = 0
@@ -194,7 +203,26 @@ class Recorder:
             lines.append((LogKind.DEFINITION, line))
         row["metadata"] = {**chat.metadata, **answer.beside, **reader.notes}
         lines.append((LogKind.INTERACTION, json_bytes(row)))
+        self.metrics.answer(version, _outcome(chat, error), row["latency_seconds"], chat.metadata)
+        if attempt and error is not None and chat.span is not None:
+            Tracing.failed(chat.span, version, row["error"])
+        elif not attempt:
+            self._end_span(chat, version, error, row)
         return self._append(lines, definitions)
+
+    def unanswered(self, chat: Chat, reason: str) -> None:
+        """Note that nobody answered a request; each attempt was recorded."""
+        self._end_span(chat, chat.asked or chat.version, reason)
+
+    def _end_span(
+        self, chat: Chat, version: str, error: str | None, row: Mapping[str, Any] | None = None
+    ) -> None:
+        if chat.span is None or self.tracing is None:
+            return
+        said = None
+        if row is not None and self.tracing.content and RETAIN not in chat.metadata:
+            said = spoken_in_span(row["messages"], row["response"], row.get("tool_calls") or ())
+        self.tracing.end(chat.span, chat.id, version, chat.metadata, error, said)
 
     def refused(self, chat: Chat, version: str, reason: str) -> bool:
         """Record a request that a backend refused for what was in it.
@@ -213,6 +241,8 @@ class Recorder:
             "reason": reader.text(reason[:_LONGEST_REASON]),
             "messages": spoken,
         }
+        self.metrics.answer(version, "refused", time.monotonic() - chat.started, {})
+        self._end_span(chat, version, reason)
         return self._append([(LogKind.REFUSED, json_bytes(row))], {})
 
     async def durable(self) -> None:
@@ -247,8 +277,32 @@ class Recorder:
         except OSError as problem:
             # The user is answered all the same; without a token, since there is nothing to rate.
             logger.error("answers are sent and not recorded: %s", problem)
+            self.metrics.unrecorded.inc()
             return False
         return True
+
+
+def spoken_in_span(
+    messages: Sequence[Mapping[str, Any]], answer: str, calls: Sequence[Any]
+) -> tuple[str, str]:
+    """Return what was asked and answered as OpenTelemetry's conventions have messages."""
+
+    def parts(text: object, called: Sequence[Any]) -> list[dict[str, Any]]:
+        found = [{"type": "text", "content": text}] if isinstance(text, str) and text else []
+        return found + [{"type": "tool_call", "arguments": call} for call in called]
+
+    asked = [
+        {"role": m.get("role"), "parts": parts(m.get("content"), m.get("tool_calls") or ())}
+        for m in messages
+    ]
+    told = [{"role": "assistant", "parts": parts(answer, calls)}]
+    return json_bytes(asked).decode(), json_bytes(told).decode()
+
+
+def _outcome(chat: Chat, error: str | None) -> Outcome:
+    if chat.metadata.get(FINISH_REASON) == DISCONNECTED:
+        return "left"
+    return "answered" if error is None else "failed"
 
 
 def _defined(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -337,6 +337,17 @@ def _champion_alone(routing: Routing | None) -> Routing | None:
     return routing.model_copy(update={"variants": (champion,), "previous": None})
 
 
+def read_keys(
+    store: EventStore,
+) -> tuple[dict[str, ApiKey], dict[str, ApiKeyTerms], bool]:
+    """Return the keys in place and their terms, by id, and whether a key was ever made."""
+    revoked = {item.id for item in store.records(ApiKeyRevocation)}
+    made = store.records(ApiKey)
+    keys = {key.id: key for key in made if key.id not in revoked}
+    terms = {item.id: item for item in store.records(ApiKeyTerms)}  # written before their keys
+    return keys, terms, bool(made)
+
+
 def read_state(store: EventStore, shelf: AdapterShelf) -> State:
     """Return what the store says now."""
     routing = current_routing(store)
@@ -348,10 +359,7 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
         versions = [variant.version for variant in routing.variants]
         for version in (*versions, *((routing.previous,) if routing.previous else ())):
             adapters.setdefault(version, None)
-    revoked = {item.id for item in store.records(ApiKeyRevocation)}
-    made = store.records(ApiKey)
-    keys = {key.id: key for key in made if key.id not in revoked}
-    terms = {item.id: item for item in store.records(ApiKeyTerms)}  # written before their keys
+    keys, terms, needs_key = read_keys(store)
     return State(
         routing=routing,
         adapters=adapters,
@@ -359,5 +367,5 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
         adopted=tuple(dict.fromkeys(n for item in adoptions(store).values() for n in item.names)),
         keys=keys,
         terms=terms,
-        needs_key=bool(made),
+        needs_key=needs_key,
     )

@@ -8,6 +8,7 @@ away: what it said last is kept beside it (`ratchet.gateway.known`).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 
 from ratchet.deploy.backends import Replicas
@@ -52,6 +54,7 @@ class Supervisor:
     bring: Callable[[EventStore, str], object] | None = None
     _children: list[_Child] = field(default_factory=list)
     _stopping: Event = field(default_factory=Event)
+    _counts: Path | None = None
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code.
@@ -77,7 +80,8 @@ class Supervisor:
             about = (link.get, self.options.shelf, self.bring, self._stopping)
             Thread(target=bring_adapters, args=about, name="adapters", daemon=True).start()
         try:
-            self._children = [_Child() for _ in range(self.options.workers)]
+            self._children = [_Child(number) for number in range(self.options.workers)]
+            self._counts = _counts_folder(self.options, listening)
             self._start_missing(listening, link)
             self._announce(listening, state.needs_key)
             self._warn(state)
@@ -165,8 +169,11 @@ class Supervisor:
         for line in lines:
             self.say(line)
 
-    def _start(self, listening: socket.socket, link: StoreLink) -> subprocess.Popen[bytes]:
-        options = self.options.model_copy(update={"store_file": link.identity})
+    def _start(
+        self, listening: socket.socket, link: StoreLink, number: int
+    ) -> subprocess.Popen[bytes]:
+        update = {"store_file": link.identity, "counts": self._counts, "worker": number}
+        options = self.options.model_copy(update=update)
         environment = open_environment(os.environ) | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -195,7 +202,7 @@ class Supervisor:
             if now < child.start_after:
                 continue
             try:
-                child.process, child.started = self._start(listening, link), now
+                child.process, child.started = self._start(listening, link, child.number), now
             except OSError as error:  # no memory, no processes, no descriptors: later there may be
                 child.end(now)
                 self.say(f"a gateway process cannot be started, it is tried again: {error}")
@@ -218,11 +225,13 @@ class _Child:
     """A process of the gateway.
 
     Attributes:
+        number: Its place among them.
         process: What runs; None where nothing does.
         started: When it was started, by the monotonic clock.
         start_after: Not before then is the next one started.
     """
 
+    number: int
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     start_after: float = 0.0
@@ -248,6 +257,21 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listening.listen(2048)
     return listening
+
+
+def _counts_folder(options: GatewayOptions, listening: socket.socket) -> Path | None:
+    """Return an empty folder for what the workers count; one worker needs none.
+
+    A port has one gateway on a machine. Counts begin anew with the gateway, as Prometheus expects.
+    """
+    if options.workers == 1:
+        return None
+    port = listening.getsockname()[1]
+    folder = options.folder / "metrics" / f"{socket.gethostname()}-{port}"
+    with suppress(OSError):  # a full disk is no reason not to answer
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+    return folder
 
 
 def _die_with_parent(parent: int) -> None:

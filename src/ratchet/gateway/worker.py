@@ -9,7 +9,7 @@ import sys
 
 import uvicorn
 
-from ratchet.files.logs import harmless_logs
+from ratchet.files.logs import harmless_logs, log_handler
 from ratchet.gateway.app import create_app
 from ratchet.gateway.connections import server_options
 from ratchet.gateway.options import GatewayOptions, heard_by_worker
@@ -18,12 +18,13 @@ from ratchet.gateway.options import GatewayOptions, heard_by_worker
 def main(options: GatewayOptions, listening: int) -> None:
     """Serve on a socket that the parent opened."""
     harmless_logs()
+    settings = options.settings
     logging.basicConfig(
-        level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
+        level=settings.log_level.upper(), handlers=[log_handler(settings.log_format)]
     )
     config = uvicorn.Config(
         create_app(options),
-        log_level=options.log_level,
+        log_level=settings.log_level,
         log_config=None,  # its lines go where all others go
         access_log=False,
         server_header=False,

@@ -38,6 +38,7 @@ from ratchet.web.charts import add_charts
 from ratchet.web.dashboard import add_dashboard
 from ratchet.web.drawing import Drawer
 from ratchet.web.keeping_accounts import add_accounts
+from ratchet.web.metrics import add_metrics
 from ratchet.web.openid import add_openid
 from ratchet.web.options import PagesOptions
 from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
@@ -170,6 +171,7 @@ def create_pages(
 _PAGES = (
     add_dashboard, add_alerts, add_charts, add_boards, add_signals, add_review, add_releases,
     add_training_sets, add_users, add_runs, add_signing_in, add_openid, add_audit, add_accounts,
+    add_metrics,
 )  # fmt: skip
 """In the order of the navigation."""
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import uvicorn
 
 from ratchet.errors import BusyError, InvalidInputError
+from ratchet.files.logs import log_handler
 from ratchet.files.whole import write_whole
 from ratchet.operate.opening import open_store
 from ratchet.servers import pages_file
@@ -112,9 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ratchet.web")
     parser.add_argument("--port", type=int, default=PORT)
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.umask(0o077)
     settings = load_settings(os.environ, Path.cwd())
+    handler = log_handler(settings.log_format, "%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     secret = {SECRET: value_of(os.environ, SECRET) or ""}
     serve(settings, read_options(settings.pages, secret), given.port)
     return 0
