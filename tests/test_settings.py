@@ -46,6 +46,7 @@ def test_without_an_xdg_folder_the_cache_lies_in_the_users_own(tmp_path: Path) -
 
 
 def test_the_file_replaces_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)  # else it would be an id of the Hub
     toml(
         tmp_path,
         'home = "state"',
@@ -130,7 +131,7 @@ def test_relative_paths_are_anchored_in_the_working_folder(tmp_path: Path) -> No
         "RATCHET_CACHE": "cache",
         "RATCHET_STORE_URL": "sqlite:///data/events.db",
         "MLFLOW_TRACKING_URI": "sqlite:///./runs.db",
-        "RATCHET_BASE_MODEL": "models/tiny",
+        "RATCHET_BASE_MODEL": "./models/tiny",
     }
     settings = load_settings(environ, tmp_path / "work")
     assert settings.home == tmp_path / "state"

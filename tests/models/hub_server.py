@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         oid, body = self.path.rpartition("/")[2], self._body()
-        self.hub.blobs[oid] = body[:-1] + b"?" if self.hub.breaks else body
+        self.hub.blobs[oid] = body[:-1] + bytes([body[-1] ^ 1]) if self.hub.breaks else body
         self._answer({})
 
     def do_POST(self) -> None:

@@ -9,15 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 
 from ratchet.errors import ModelError
-from ratchet.models.weights import model_digest
+from ratchet.models.weights import folder_digest
 
 BASE_FILE = "ratchet-base.txt"
 
 
 @lru_cache(maxsize=8)
 def base_digest(base: Path) -> str:
-    """Return the digest of a base model, read once in a process: it may be many gigabytes."""
-    return model_digest(base)
+    """Return the digest of a base model's weights, read once in a process: they may be gigabytes.
+
+    The chat template that a base model was given is no part of it: an adapter carries its own.
+    """
+    return folder_digest(base, "model*.safetensors")
 
 
 def write_base(base: Path, adapter: Path) -> None:

@@ -14,7 +14,7 @@ from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.files.hub_ids import is_hub_id
 from ratchet.models.given_template import given_text
-from ratchet.models.own_base import base_digest, belongs_to
+from ratchet.models.own_base import belongs_to
 from ratchet.models.weights import (
     SMOLLM2,
     model_digest,
@@ -113,7 +113,7 @@ def is_of(base: Path, version: ModelVersion, adapter: Path | None) -> bool:
     """Tell whether a version is of a base model."""
     if adapter is not None:
         return belongs_to(base, adapter)
-    return version.base is None or base_digest(base) == version.digest
+    return version.base is None or model_digest(base) == version.digest
 
 
 def check_stated(settings: Settings, store: EventStore) -> None:
