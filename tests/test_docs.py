@@ -66,6 +66,7 @@ def commands(pages: str = PAGES) -> list[str]:
     """The commands that README and docs show, each on one line and without its comment."""
     shown = "".join(blocks("bash", pages)).replace("\\\n", " ")
     lines = [line.split("  #")[0].strip() for line in shown.splitlines()]
+    lines = [re.sub(r"^(?:RATCHET_[A-Z_]+=\S+ )+", "", line) for line in lines]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -81,6 +82,9 @@ OTHERS = (
     "duckdb -readonly ",
     "ray start ",
     "python -c ",
+    "curl ",
+    "promtool check ",
+    "prometheus --config.file=",
 )
 """Commands of other programs; a command of Ratchet behind one of them is checked all the same."""
 

@@ -22,7 +22,9 @@ from ratchet.servers import Servers
 from ratchet.settings import Settings, load_settings, loose, tighten
 from tests.test_architecture import ROOT, Sources, dotted, read_sources, walked
 
-LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "SentenceTransformer"}
+LOADERS = {"from_pretrained", "from_config", "pipeline", "SentenceTransformer"}
+"""What may run code of a model. `load_dataset` of datasets 4 and later runs none, and refuses the
+option."""
 WITHOUT_CODE = {"PeftModel"}
 """Loads adapters' weights into a model that is there; it takes no such option."""
 STARTERS = {"Popen", "run", "check_output", "check_call", "call"}

@@ -332,6 +332,7 @@ READ |= {
     "judges_of": lambda s: review_candidates.judges_of(s, "i-1"),
 }
 WRITES = {
+    "open_dataset_cycle",  # what it looks up, open_cycle does too
     "put",
     "open",
     "opened",
