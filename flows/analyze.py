@@ -44,11 +44,16 @@ class AnalyzeOptions(BaseModel):
     watch: WatchConfig = WatchConfig()
     judges: JudgeOptions = JudgeOptions()
 
+    @property
+    def does(self) -> str:
+        """What a run does, for its name."""
+        return "every board and the latest cycle" if self.cycle else "every board"
+
 
 DEFAULTS = AnalyzeOptions()
 
 
-@flow(name="analyze", validate_parameters=True)
+@flow(name="analyze", flow_run_name="analyze: {options.does}", validate_parameters=True)
 def analyze(options: AnalyzeOptions = DEFAULTS) -> str | State[str]:
     """Watch every version; analyze the latest cycle's interactions and return the analysis' id.
 

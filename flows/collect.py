@@ -61,7 +61,7 @@ class CollectOptions(BaseModel):
 DEFAULTS = CollectOptions()
 
 
-@flow(name="collect", validate_parameters=True)
+@flow(name="collect", flow_run_name="collect into a cycle", validate_parameters=True)
 def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
     """Open the cycle of what was recorded since the last one, or go on; return the cycle's id."""
     with sole_loop(workspace().store):

@@ -143,7 +143,7 @@ def act(decision: Decision) -> Release | None:
     return release
 
 
-@flow(name="deploy", validate_parameters=True)
+@flow(name="deploy", flow_run_name="gate the latest candidate", validate_parameters=True)
 def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
     """Gate the latest candidate against the champion and return the decision's id.
 

@@ -143,7 +143,11 @@ def register(
     return candidate
 
 
-@flow(name="improve", validate_parameters=True)
+@flow(
+    name="improve",
+    flow_run_name="train a challenger by {options.finetune.method}",
+    validate_parameters=True,
+)
 def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) -> str | State[str]:
     """Train a challenger on the latest cycle's feedback and return the candidate's id.
 

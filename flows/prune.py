@@ -26,11 +26,16 @@ class PruneOptions(BaseModel):
 
     dry_run: bool = False
 
+    @property
+    def does(self) -> str:
+        """What a run does beside it, for its name."""
+        return ": only show what would go" if self.dry_run else ""
+
 
 DEFAULTS = PruneOptions()
 
 
-@flow(name="prune", validate_parameters=True)
+@flow(name="prune", flow_run_name="prune{options.does}", validate_parameters=True)
 def prune(options: PruneOptions = DEFAULTS) -> int:
     """Take away what is old enough, rule by rule; return how many rules took something.
 

@@ -9,7 +9,7 @@ from ratchet.flows._runtime import now, workspace
 from ratchet.operate.reminding import remind as put_reminders
 
 
-@flow(name="remind", validate_parameters=True)
+@flow(name="remind", flow_run_name="remind people of what waits", validate_parameters=True)
 def remind() -> int:
     """Remind people of what waits, as RATCHET_ALERTS says; return how many messages arrived."""
     whom = told()

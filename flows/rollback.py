@@ -28,11 +28,16 @@ class RollbackOptions(BaseModel):
     by: str = ""
     note: str = ""
 
+    @property
+    def does(self) -> str:
+        """What a run takes away, for its name."""
+        return self.model_version or "what is newest"
+
 
 DEFAULTS = RollbackOptions()
 
 
-@flow(name="rollback", validate_parameters=True)
+@flow(name="rollback", flow_run_name="roll back {options.does}", validate_parameters=True)
 def rollback(options: RollbackOptions = DEFAULTS) -> str:
     """Roll back and return the champion's name. Not retried: a rollback is one move."""
     work = workspace()

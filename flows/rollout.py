@@ -27,7 +27,7 @@ class RolloutOptions(BaseModel):
 DEFAULTS = RolloutOptions()
 
 
-@flow(name="rollout", validate_parameters=True)
+@flow(name="rollout", flow_run_name="look at the running rollout", validate_parameters=True)
 def rollout(options: RolloutOptions = DEFAULTS) -> str:
     """Look once at the running rollout; return the decision, empty where nothing is rolled out.
 

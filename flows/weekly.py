@@ -27,11 +27,16 @@ class WeeklyOptions(BaseModel):
 
     week: str = ""
 
+    @property
+    def does(self) -> str:
+        """What a run is about, for its name."""
+        return self.week or "the last week"
+
 
 DEFAULTS = WeeklyOptions()
 
 
-@flow(name="weekly", validate_parameters=True)
+@flow(name="weekly", flow_run_name="report of {options.does}", validate_parameters=True)
 def weekly(options: WeeklyOptions = DEFAULTS) -> str:
     """Make the report, send it once to each channel of a route for `weekly`; return the week."""
     work, whom, moment = workspace(), told(), now()

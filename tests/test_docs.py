@@ -11,11 +11,12 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 import yaml
+from prefect._internal.engine import resolve_custom_flow_run_name
 from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, PrefectYamlModel
 from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
@@ -25,6 +26,7 @@ from prefect.flows import Flow
 from prefect.utilities.schema_tools import validate
 
 from ratchet.cli import app
+from ratchet.records import AlertKind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -165,7 +167,8 @@ def test_prefect_yaml_has_only_keys_that_prefect_reads() -> None:
     assert set(PREFECT) == TOP_KEYS
     assert [d["name"] for d in PREFECT["deployments"]] == DEPLOYMENTS
     for item in PREFECT["deployments"]:
-        own = {"rollback": {"triggers"}, "approve": set()}.get(item["name"], {"schedules"})
+        owned = {"rollback": {"triggers"}, "approve": set(), "loop": {"schedules", "triggers"}}
+        own = owned.get(item["name"], {"schedules"})
         assert set(item) == DEPLOYMENT_KEYS | own, item["name"]
         assert set(item) <= set(DeploymentConfig.model_fields)
         assert set(item["work_pool"]) <= WORK_POOL_KEYS
@@ -212,6 +215,44 @@ def test_the_rollback_waits_for_an_alert_that_a_person_let_act() -> None:
     assert trigger.within == timedelta(0)
     flow = importlib.import_module("ratchet.flows.rollback").rollback
     flow.validate_parameters(trigger.parameters)
+
+
+def test_an_alert_begins_a_cycle_where_a_person_let_it() -> None:
+    (written,) = deployment("loop")["triggers"]
+    assert set(written) == TRIGGER_KEYS
+    trigger = DeploymentTriggerAdapter.validate_python(written)
+    assert isinstance(trigger, DeploymentEventTrigger)
+    assert trigger.enabled is False
+    assert trigger.expect == {"ratchet.alert.opened"}
+    kinds = trigger.match.model_dump()["ratchet.kind"]
+    assert set(kinds) < set(get_args(AlertKind))
+    flow = importlib.import_module("ratchet.flows.loop").loop
+    flow.validate_parameters(trigger.parameters)
+
+
+RUN_NAMES = {
+    "loop": ({}, "one cycle: collect, analyze, improve, gate"),
+    "collect": ({}, "collect into a cycle"),
+    "analyze": ({"cycle": False}, "analyze: every board"),
+    "improve": ({}, "train a challenger by sft"),
+    "deploy": ({}, "gate the latest candidate"),
+    "rollout": ({}, "look at the running rollout"),
+    "rollback": ({"model_version": "support/3"}, "roll back support/3"),
+    "prune": ({"dry_run": True}, "prune: only show what would go"),
+    "weekly": ({"week": "2026-W48"}, "report of 2026-W48"),
+    "remind": (None, "remind people of what waits"),
+}
+"""Options of a run, and its name. Who starts `approve` names its run after what is approved."""
+
+
+@pytest.mark.parametrize("name", sorted(RUN_NAMES))
+def test_a_runs_name_says_what_it_does(name: str) -> None:
+    flow = getattr(importlib.import_module(f"ratchet.flows.{name}"), name)
+    options, called = RUN_NAMES[name]
+    given = {} if options is None else {"options": options}
+    parameters = flow.validate_parameters(given)
+    assert resolve_custom_flow_run_name(flow, parameters) == called
+    assert set(RUN_NAMES) == set(DEPLOYMENTS) - {"approve"}
 
 
 @pytest.mark.parametrize("written", PREFECT["deployments"], ids=lambda item: str(item["name"]))
