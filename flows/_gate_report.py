@@ -54,7 +54,10 @@ def publish(
             figure = plots.wins_by_cluster(decision.clusters)
             publish_figure(run, "gate-clusters", figure, "Wins and losses by failure cluster")
         text = f"{decision_markdown(decision)}\n\n{link_run(run)}"
-        workspace().tracker.tag_version(decision.challenger, {"ratchet.gate_run": run.run_id})
+        tracker = workspace().tracker
+        tracker.tag_version(decision.challenger, {"ratchet.gate_run": run.run_id})
+        made = tracker.version(decision.challenger)
+        run.evaluated(made.model_id, _numbers(decision), decision.example_set_id)
     publish_text("decision", text, f"Decision on {decision.challenger}")
 
 

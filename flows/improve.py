@@ -97,12 +97,16 @@ def register(
         )
         run.folder(data, "training_set")
         publish_figure(run, "funnel", plots.funnel(training_set.funnel), "From traffic to data")
-        source = run.folder(folder, "adapter")
+        made = model_digest(base_folder(), folder)
+        facts = {
+            "base_model": work.settings.base_model,
+            "base_digest": model_digest(base_folder()),
+            "chat_template": work.settings.chat_template,
+            "digest": made,
+        }
+        model_id, source = run.model(folder, facts)
         version = work.tracker.register_adapter(
-            run.run_id,
-            source,
-            model_digest(base_folder(), folder),
-            adapter_digest=result.adapter_digest,
+            run.run_id, source, made, adapter_digest=result.adapter_digest, model_id=model_id
         )
     stored = work.store.get(Candidate, candidate_id)
     if stored is not None:

@@ -26,8 +26,10 @@ from ratchet.files.text import shown_line
 from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
+from ratchet.tracking.ended import EndedRun as EndedRun
+from ratchet.tracking.ended import ended
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
-from ratchet.tracking.places import check_place, folder_of, keep_place
+from ratchet.tracking.places import check_place, folder_of, keep_place, lies_elsewhere
 from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ FLOW_RUN = "prefect.flow_run_id"
 """Tag of a run that names the flow run in Prefect."""
 _KEY = "ratchet.key"
 _ADAPTER_DIGEST = "ratchet.adapter_digest"
+_MODEL_ID = "ratchet.model_id"
+"""Tag of a version that names its model, which MLflow's own database does not keep."""
 _REFERENCE = "ratchet.reference"
 """Tag of a version that is called otherwise than name and number."""
 _DELETED_AT_ONCE = 100
@@ -56,6 +60,7 @@ class ModelVersion:
         adapter: Folder of the adapter as recorded, None for the base model alone.
         digest: Digest of the artefact: of base model and adapter together.
         adapter_digest: Digest of the adapter alone, where it was registered with it.
+        model_id: The model that it was logged as; None of base models and in older versions.
     """
 
     reference: str
@@ -64,15 +69,7 @@ class ModelVersion:
     digest: str
     run_id: str | None
     adapter_digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that ended, and the bytes of its artifacts where they lie in a folder."""
-
-    run_id: str
-    ended_at: datetime
-    bytes: int
+    model_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +231,7 @@ class Tracker:
                 runs = self._client.search_runs(
                     ids, asked, ViewType.ACTIVE_ONLY, max_results=1_000, page_token=token
                 )
-                found += [_ended(run.info) for run in runs if run.info.run_id not in registered]
+                found += [ended(run.info) for run in runs if run.info.run_id not in registered]
                 token = runs.token
                 if not token:
                     break
@@ -289,7 +286,7 @@ class Tracker:
                 made = self._client.create_experiment(called, artifact_location=place)
                 known = self._client.get_experiment(made)
             location = str(known.artifact_location)
-            if not self._served or not _lies_elsewhere(location, self._client.tracking_uri):
+            if not self._served or not lies_elsewhere(location, self._client.tracking_uri):
                 keep_place(self._client, known, is_new=is_new)
                 return str(known.experiment_id)
         raise TrackingError(
@@ -438,7 +435,13 @@ class Tracker:
         )
 
     def register_adapter(
-        self, run_id: str, source: str, digest: str, *, adapter_digest: str | None = None
+        self,
+        run_id: str,
+        source: str,
+        digest: str,
+        *,
+        adapter_digest: str | None = None,
+        model_id: str | None = None,
     ) -> ModelVersion:
         """Register an adapter that lies in a run's artifacts and alias it `challenger`.
 
@@ -449,9 +452,13 @@ class Tracker:
             source: Address of the adapter among its artifacts.
             digest: Of base model and adapter together.
             adapter_digest: Of the adapter alone, by which whoever fetches it knows it again.
+            model_id: The model that it was logged as.
         """
-        tags = {_ADAPTER_DIGEST: adapter_digest} if adapter_digest else {}
-        version = self._register(digest, source=source, run_id=run_id, kind="adapter", tags=tags)
+        told = {_ADAPTER_DIGEST: adapter_digest, _MODEL_ID: model_id}
+        tags = {name: value for name, value in told.items() if value}
+        version = self._register(
+            digest, source=source, run_id=run_id, kind="adapter", tags=tags, model_id=model_id
+        )
         self._client.set_registered_model_alias(self.model_name, CHALLENGER, version.version)
         return version
 
@@ -536,6 +543,7 @@ class Tracker:
         kind: str,
         reference: str | None = None,
         tags: Mapping[str, str] | None = None,
+        model_id: str | None = None,
     ) -> ModelVersion:
         self._ensure_model()
         key, value = (_REFERENCE, reference) if reference else ("ratchet.digest", digest)
@@ -545,7 +553,9 @@ class Tracker:
         stamped = {"ratchet.digest": digest, "ratchet.kind": kind, **(tags or {})}
         stamped |= {_REFERENCE: reference} if reference else {}
         return self._describe(
-            self._client.create_model_version(self.model_name, source, run_id=run_id, tags=stamped)
+            self._client.create_model_version(
+                self.model_name, source, run_id=run_id, tags=stamped, model_id=model_id
+            )
         )
 
     def _references(self) -> list[str]:
@@ -576,24 +586,9 @@ class Tracker:
             digest=version.tags.get("ratchet.digest", ""),
             run_id=version.run_id or None,
             adapter_digest=version.tags.get(_ADAPTER_DIGEST),
+            model_id=version.tags.get(_MODEL_ID),
         )
 
 
 def _served_name(experiment: str) -> str:
     return f"{experiment} (served)"
-
-
-def _lies_elsewhere(location: str, server: str) -> bool:
-    """Tell whether artifacts lie in a folder of another machine, that of a server."""
-    folder = folder_of(location)
-    if folder is None:
-        return False
-    near = urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1")
-    return not (near and (folder.exists() or folder.parent.exists()))
-
-
-def _ended(info: Any) -> EndedRun:
-    folder = folder_of(str(info.artifact_uri))
-    files = folder.rglob("*") if folder is not None and folder.is_dir() else ()
-    size = sum(path.stat().st_size for path in files if path.is_file())
-    return EndedRun(info.run_id, datetime.fromtimestamp(info.end_time / 1000, UTC), size)

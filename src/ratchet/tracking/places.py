@@ -75,3 +75,12 @@ def _mark_in(folder: Path) -> str:
         return (folder / MARK).read_text("utf-8").strip()
     except OSError:
         return ""
+
+
+def lies_elsewhere(location: str, server: str) -> bool:
+    """Tell whether artifacts lie in a folder of another machine, that of a server."""
+    folder = folder_of(location)
+    if folder is None:
+        return False
+    near = urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1")
+    return not (near and (folder.exists() or folder.parent.exists()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.files.text import shown_line
+from ratchet.tracking.models import link_evaluation, log_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,6 +167,15 @@ class Run:
         self._client.log_artifacts(self.run_id, str(folder), name)
         uri: str = self._client.get_run(self.run_id).info.artifact_uri
         return f"{uri}/{name}"
+
+    def model(self, adapter: Path | None, facts: Mapping[str, str]) -> tuple[str, str]:
+        """Store a version so that MLflow can load it; see `ratchet.tracking.models`."""
+        return log_model(self._client, self.experiment_id, self.run_id, adapter, facts)
+
+    def evaluated(self, model_id: str | None, numbers: Mapping[str, float], data: str) -> None:
+        """Say of a model what this run measured of it, and on which data; None is no model."""
+        if model_id is not None:
+            link_evaluation(self._client, self.run_id, model_id, numbers, data)
 
     def dataset(self, rows: Any, *, name: str, digest: str, source: str, context: str) -> None:
         """Log a table (pandas) as the dataset that the run used.
