@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pytest
 import yaml
 
+from ratchet.tracking.models import LOADER
 from tests.benchmarks.statements import by_room, statements
 from tests.test_architecture import ROOT, module_name, parsed, read_sources
 
@@ -300,7 +301,8 @@ def entrances() -> list[str]:
     box = "ratchet.evaluation.code_execution.inside"  # sent into the sandbox and started there
     inside = [f"{box}:run_tests", f"{box}:run_answer"]
     flow_names = [f"{module}:{name}" for module, _, name in flows]
-    return [*scripts.values(), *flow_names, *inside, *programs()]
+    loader = f"{LOADER}:_load_pyfunc"  # MLflow imports it by the name in a version's MLmodel
+    return [*scripts.values(), *flow_names, *inside, loader, *programs()]
 
 
 @pytest.fixture(scope="module")

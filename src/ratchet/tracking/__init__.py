@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,9 +27,9 @@ from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
 from ratchet.tracking.ended import EndedRun as EndedRun
-from ratchet.tracking.ended import ended
+from ratchet.tracking.ended import ended_run
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
-from ratchet.tracking.places import check_place, folder_of, keep_place, lies_elsewhere
+from ratchet.tracking.places import check_place, keep_place, lies_elsewhere
 from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ class Tracker:
                 runs = self._client.search_runs(
                     ids, asked, ViewType.ACTIVE_ONLY, max_results=1_000, page_token=token
                 )
-                found += [ended(run.info) for run in runs if run.info.run_id not in registered]
+                found += [ended_run(run.info) for run in runs if run.info.run_id not in registered]
                 token = runs.token
                 if not token:
                     break

@@ -18,7 +18,7 @@ class EndedRun:
     bytes: int
 
 
-def ended(info: Any) -> EndedRun:
+def ended_run(info: Any) -> EndedRun:
     """Return a run that ended, as MLflow tells of it."""
     folder = folder_of(str(info.artifact_uri))
     files = folder.rglob("*") if folder is not None and folder.is_dir() else ()
