@@ -118,12 +118,7 @@ def write_report(
     return report
 
 
-@flow(
-    name="loop",
-    flow_run_name="one cycle: collect, analyze, improve, gate",
-    validate_parameters=True,
-    on_cancellation=[cancel_handed_over],
-)
+@flow(name="loop", flow_run_name="one whole cycle", on_cancellation=[cancel_handed_over])
 def loop(options: LoopOptions = DEFAULTS) -> str | State[str]:
     """Run one cycle, or go on with the one that was interrupted; return the report as text.
 
