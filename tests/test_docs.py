@@ -80,6 +80,7 @@ OTHERS = (
     "cp ",
     "kubectl create secret ",
     "helm install ",
+    "kubectl exec ",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve ",
     "duckdb -readonly ",
     "ray start ",

@@ -102,7 +102,8 @@ class OnRay:
             raise SettingsError(
                 f"RATCHET_EXECUTOR must name a Ray cluster that answers, got {self.address!r}: "
                 f"{str(error)[:200]}; start Ratchet on a node of the cluster (`ray start "
-                "--address=HEAD:6379`), or set ray:ADDRESS"
+                "--address=HEAD:6379`), or set ray:ADDRESS; where the cluster has a token, set "
+                "RAY_AUTH_MODE=token"
             ) from error
         return ray
 
