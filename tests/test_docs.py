@@ -232,7 +232,7 @@ def test_an_alert_begins_a_cycle_where_a_person_let_it() -> None:
 
 
 RUN_NAMES = {
-    "loop": ({}, "one cycle: collect, analyze, improve, gate"),
+    "loop": ({}, "one whole cycle"),
     "collect": ({}, "collect into a cycle"),
     "analyze": ({"cycle": False}, "analyze: every board"),
     "improve": ({}, "train a challenger by sft"),
