@@ -203,7 +203,10 @@ def test_mlflow_holds_the_data_the_configuration_and_the_course_of_the_run(impro
     losses = client.get_metric_history(run.info.run_id, "loss")
     assert len(losses) == len(improved.candidates[method].losses)
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"adapter", "training_set", "config.json", "samples.json", "plots"} <= artifacts
+    assert {"training_set", "config.json", "samples.json", "plots"} <= artifacts
+    (model,) = run.outputs.model_outputs  # what MLflow loads: tests/operate/test_registered_model
+    kept = {item.path for item in client.list_logged_model_artifacts(model.model_id)}
+    assert {"adapter_model.safetensors", "MLmodel", "ratchet.json"} <= kept
 
 
 def test_a_run_holds_a_slot_for_each_gpu_while_it_trains(improved):

@@ -186,13 +186,21 @@ def _register(home: Home) -> None:
     assert (good.reference, bad.reference) == (GOOD, BAD)
     home.prefect("work-pool", "create", "ratchet", "--type", "process")
     home.prefect("--no-prompt", "deploy", "--name", "rollback")
-    (automation,) = home.ask("automations/filter")
+    automation = _rollback_of(home)
     assert automation["enabled"] is False  # nothing rolls back by itself unless a person says so
     _switch(home, on=True)
 
 
+def _rollback_of(home: Home) -> dict[str, Any]:
+    """Return the automation of the deployment `rollback`; that of `loop` stays off throughout."""
+    found = {item["name"].partition("__")[0]: item for item in home.ask("automations/filter")}
+    assert not any(item["enabled"] for name, item in found.items() if name != "rollback")
+    automation: dict[str, Any] = found["rollback"]
+    return automation
+
+
 def _switch(home: Home, *, on: bool) -> None:
-    (automation,) = home.ask("automations/filter")
+    automation = _rollback_of(home)
     changed = httpx.patch(f"{home.api}/automations/{automation['id']}", json={"enabled": on})
     assert changed.status_code == 204, changed.text
 
@@ -384,10 +392,10 @@ def test_every_step_of_a_day_that_was_not_sent_is_sent_once_however_many_there_a
 
 @pytest.mark.slow
 def test_an_automation_that_a_person_switched_on_stays_on_at_the_next_start(home: Home) -> None:
-    (before,) = home.ask("automations/filter")
+    before = _rollback_of(home)
     assert before["enabled"]
     home.servers.register_deployments()
-    (after,) = home.ask("automations/filter")
+    after = _rollback_of(home)
     assert after["name"] == before["name"]
     assert after["enabled"]
 
@@ -396,5 +404,5 @@ def test_an_automation_that_a_person_switched_on_stays_on_at_the_next_start(home
 def test_one_that_a_person_switched_off_stays_off(home: Home) -> None:
     _switch(home, on=False)
     home.servers.register_deployments()
-    assert [item["enabled"] for item in home.ask("automations/filter")] == [False]
+    assert not _rollback_of(home)["enabled"]
     _switch(home, on=True)
