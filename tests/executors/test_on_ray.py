@@ -75,7 +75,7 @@ def test_clusters_a_training_set_and_verdicts_are_those_of_this_process_when_a_n
 
 
 class NodeKilling(OnRay):
-    """Kills a node of the cluster while it is at a shard of each stage, and adds another one."""
+    """Kills a node of the cluster while it is at a shard of each stage, and then adds another."""
 
     def __init__(self, cluster: Any, folder: Path) -> None:
         super().__init__(cluster.address)
@@ -89,6 +89,7 @@ class NodeKilling(OnRay):
         killing.start()
         yield from super().run(partial(works.begin_slowly, work, str(begun)), numbered)
         killing.join()
+        self._cluster.add_node(num_cpus=1)  # Ray starts nodes in the main thread alone
         times = [len(path.read_text()) for path in begun.iterdir()]
         assert len(times) < sum(times) <= len(times) + 2
         self.killed += 1
@@ -97,7 +98,6 @@ class NodeKilling(OnRay):
         while len(list(begun.iterdir())) < 3:
             time.sleep(0.02)
         self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
-        self._cluster.add_node(num_cpus=1)
 
 
 def test_an_address_where_no_cluster_answers_is_said() -> None:
