@@ -169,7 +169,7 @@ def _deploy(options: DeployOptions) -> str:
         )
     for waiting in waiting_decisions(store):
         expire(store, waiting, now())
-    challenger = f"{candidate.model_name}/{candidate.version}"
+    challenger = candidate.reference
     sets = frozen_sets(cycle, options)
     check_examples(policy, sets.read(store))
     waited = latest_wait(store)
@@ -185,7 +185,7 @@ def _deploy(options: DeployOptions) -> str:
         raise
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)
-    publish_card(candidate, decision)
+    publish_card(candidate)
     start(decision)
     publish(cycle, decision, sets, answers, judged)
     if waits_for_person(store, decision):

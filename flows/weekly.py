@@ -29,7 +29,7 @@ class WeeklyOptions(BaseModel):
 
     @property
     def does(self) -> str:
-        """What a run is about, for its name."""
+        """The week that a run reports on, for its name."""
         return self.week or "the last week"
 
 

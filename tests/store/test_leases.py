@@ -201,10 +201,7 @@ def test_one_of_another_machine_is_waited_for_as_long_as_its_lease_stands(
     open_store: OpenStore,
 ) -> None:
     store, other = open_store(), open_store()
-    elsewhere = Holder(machine="another", host="gpu-1", pid=1, started="5").written
-    with hold(store, WORK, seconds=2.0), store.atomic() as connection:
-        connection.execute(sa.update(LEASES).values(holder=elsewhere))
-    # given back by a process that did not hold it any more: it stands
+    held_elsewhere(store, seconds=2.0)
     with pytest.raises(BusyError, match=r"process 1 on gpu-1"):
         hold(other, WORK).__enter__()
     with hold(other, WORK, wait=20.0):
@@ -215,10 +212,8 @@ def test_one_of_another_machine_that_may_be_lost_is_waited_for_until_it_renews(
     open_store: OpenStore,
 ) -> None:
     store, other = open_store(), open_store()
-    elsewhere = Holder(machine="another", host="gpu-1", pid=1, started="5").written
-    with hold(store, WORK, seconds=2.0), store.atomic() as connection:
-        connection.execute(sa.update(LEASES).values(holder=elsewhere))
-    with hold(other, WORK, silent=True):  # it never renewed: it was lost
+    held_elsewhere(store, seconds=2.0)
+    with hold(other, WORK, outlast=True):  # it never renewed: it was lost
         assert Holder.of(str(read_holder(other))) == Holder.this()
 
     def renew() -> None:
@@ -227,12 +222,11 @@ def test_one_of_another_machine_that_may_be_lost_is_waited_for_until_it_renews(
             row = sa.update(LEASES).where(LEASES.c.name == WORK)
             connection.execute(row.values(expires_at=LEASES.c.expires_at + 1_000_000))
 
-    with hold(store, WORK, seconds=60.0), store.atomic() as connection:
-        connection.execute(sa.update(LEASES).values(holder=elsewhere))
+    held_elsewhere(store, seconds=60.0)
     renewing, began = Thread(target=renew), time.monotonic()
     renewing.start()
     with pytest.raises(BusyError, match=r"process 1 on gpu-1"):
-        hold(other, WORK, silent=True).__enter__()
+        hold(other, WORK, outlast=True).__enter__()
     assert 0.9 < time.monotonic() - began < 20.0
     renewing.join()
 
@@ -242,8 +236,15 @@ def test_one_of_this_machine_that_lives_is_not_waited_for(open_store: OpenStore)
     with hold(store, WORK):
         began = time.monotonic()
         with pytest.raises(BusyError, match="got another"):
-            hold(other, WORK, silent=True).__enter__()
+            hold(other, WORK, outlast=True).__enter__()
         assert time.monotonic() - began < 10.0
+
+
+def held_elsewhere(store: EventStore, *, seconds: float) -> None:
+    """Leave a lease of another machine, which stands: who gave it back did not hold it any more."""
+    elsewhere = Holder(machine="another", host="gpu-1", pid=1, started="5").written
+    with hold(store, WORK, seconds=seconds), store.atomic() as connection:
+        connection.execute(sa.update(LEASES).values(holder=elsewhere))
 
 
 def read_holder(store: EventStore) -> object:

@@ -359,7 +359,7 @@ WRITES = {
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
     "prices", "agreed_labels",
-    "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
+    "within", "sole_loop", "sole_training", "training_died", "cycle_window",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
     "url",
 }  # fmt: skip

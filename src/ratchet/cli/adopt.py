@@ -287,7 +287,7 @@ def _show_recorded(store: EventStore, names: Sequence[str], now: datetime) -> No
     from ratchet.records import Candidate
 
     found = recorded_answers(store, now)
-    own = {f"{item.model_name}/{item.version}" for item in store.records(Candidate)}
+    own = {item.reference for item in store.records(Candidate)}
     theirs = [item for item in found if item.name in names]
     others = [item for item in found if item.name not in (*names, *own)]
     for item in theirs:

@@ -17,12 +17,12 @@ from ratchet.improve.training.adapter_card import BaseFacts, CardOf
 from ratchet.models import prepare_base_model
 from ratchet.models.equal_answers import Prompt
 from ratchet.operate.base_model import base_of
-from ratchet.records import Decision, ExampleSet, Release, TrainingSet
+from ratchet.records import ExampleSet
 from ratchet.settings import Settings
 from ratchet.store import EVER, EventStore, Window
 
 _LONGEST = 64
-"""Tokens of an answer at most: what differs, differs early."""
+"""Most tokens of an answer: where two answers differ, they do so early."""
 _SETS = 8
 
 
@@ -53,21 +53,9 @@ def found_adapter(settings: Settings, store: EventStore, name: str | None) -> Fo
             "--model-version"
         )
     base = base_of(settings, version, place)
-    return _with_prompts(store, place, base, _card(store, version.reference, base))
-
-
-def _card(store: EventStore, version: str, base: Path) -> CardOf:
-    candidate = candidate_of(store, version)
-    decided = [one for one in store.records(Decision) if one.challenger == version]
-    release = store.latest(Release)
-    return CardOf(
-        version=version,
-        base=BaseFacts.of(base),
-        candidate=candidate,
-        training_set=store.get(TrainingSet, candidate.training_set_id) if candidate else None,
-        decision=decided[-1] if decided else None,
-        champion=release.champion if release else "",
-    )
+    candidate = candidate_of(store, version.reference)
+    card = CardOf.stored(store, version.reference, base, candidate)
+    return _with_prompts(store, place, base, card)
 
 
 def _with_prompts(store: EventStore, folder: Path, base: Path, card: CardOf) -> FoundAdapter:

@@ -68,7 +68,7 @@ class AdapterShelf:
 
         Nothing is read but whether a folder is there, so a gateway may ask at any time.
         """
-        version = f"{candidate.model_name}/{candidate.version}"
+        version = candidate.reference
         place = self.place_of(version, candidate.adapter_digest)
         return place if self.root is not None or place.exists() else self.home / candidate.path
 
@@ -152,7 +152,7 @@ def place_adapter(
 def candidate_of(store: EventStore, version: str) -> Candidate | None:
     """Return the candidate that a version is; None for one that no loop of this store trained."""
     for candidate in reversed(store.records(Candidate)):
-        if f"{candidate.model_name}/{candidate.version}" == version:
+        if candidate.reference == version:
             return candidate
     return None
 

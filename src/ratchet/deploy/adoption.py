@@ -261,7 +261,7 @@ def was_promoted_over(store: EventStore, champion: str, adopted: str) -> bool:
 
     To adopt that model again, for another name or by habit, does not undo the promotion.
     """
-    trained = {f"{item.model_name}/{item.version}" for item in store.records(Candidate)}
+    trained = {item.reference for item in store.records(Candidate)}
     return champion in trained and adopted in adoptions(store)
 
 

@@ -177,8 +177,7 @@ def _unlisted(listed: Mapping[str, object], name: str, why: str) -> str:
 def _known(store: EventStore) -> list[str]:
     """Return the versions that users had, and before them those that were trained last."""
     trained = [
-        f"{candidate.model_name}/{candidate.version}"
-        for candidate in store.records(Candidate, latest=_LISTED_AT_ONCE)
+        candidate.reference for candidate in store.records(Candidate, latest=_LISTED_AT_ONCE)
     ]
     released = {release.champion for release in store.records(Release)}
     return list(dict.fromkeys([*reversed(trained), *sorted(released)]))

@@ -55,6 +55,15 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def first_line(error: object) -> str:
+    r"""Return the first line of what an error says, or its type where it says nothing.
+
+    >>> first_line(ValueError(" a\nb")), first_line(ValueError())
+    ('a', 'ValueError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def clipped(text: str, width: int) -> str:
     """Return the text on one line of at most `width` characters."""
     line = one_line(text)

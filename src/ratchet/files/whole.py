@@ -1,6 +1,7 @@
 """Write files so that a reader gets the old or the new one whole, even after a loss of power.
 
     write_whole(home / "home.json", content)
+    file_digest(home / "home.json")              # whether two files hold the same
 
 What is written lies beside its place under a hidden name first (`.NAME.HEX`, with 32 digits) and is
 then renamed; a process that is killed in between leaves that draft behind, and the old file as it
@@ -9,6 +10,7 @@ was.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,3 +95,9 @@ def _make_folder(folder: Path) -> list[Path]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return [path.parent for path in missing]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -83,7 +83,7 @@ class Metrics:
     feedback: Counter = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the metrics, and go on where a process before this one stopped."""
+        """Make the metrics, and go on from the counts of the process whose place this one takes."""
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(PREFIX + name, text, labels, registry=self._registry)
@@ -150,7 +150,7 @@ class Metrics:
         self._of(self.seconds, path).observe(seconds)
 
     def _of(self, metric: _M, *labels: str) -> _M:
-        """Return a series of a metric; to look it up there takes as long as to count."""
+        """Return one series of a metric, kept since a look-up costs as much as a count."""
         found = self._series.get((metric, labels))
         if found is None:
             found = self._series[metric, labels] = metric.labels(*labels)
@@ -170,7 +170,7 @@ class Metrics:
             self.write()
             counts = _sum(_read(path) for path in self.folder.glob("worker-*.json"))
         families = [*self._families(counts), *_gauge_families(gauges)]
-        return generate_latest(_Told(families))
+        return told(families)
 
     def write(self) -> None:
         """Write what this process counted, for the others; a full disk stops nobody's answer."""
@@ -209,6 +209,11 @@ _ENDS: Mapping[str, Sequence[str]] = {
     "counter": ("total",), "gauge": (), "histogram": ("bucket", "count", "sum")
 }  # fmt: skip
 _IN_PROGRESS = PREFIX + "requests_in_progress"
+
+
+def told(families: Iterable[Metric]) -> bytes:
+    """Return metrics that are read already as Prometheus takes them."""
+    return generate_latest(_Told(tuple(families)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +293,8 @@ class Counted:
             await self._app(scope, receive, send)
             return
         path, status, began = path_of(scope["path"]), "500", monotonic()
-        metrics, headers = self._metrics, Headers()
+        metrics = self._metrics
+        headers: Iterable[tuple[bytes, bytes]] = ()
 
         async def noted(message: Message) -> None:
             nonlocal status, headers
@@ -307,16 +313,13 @@ class Counted:
                 _log(scope, status, seconds, headers)
 
 
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
 def _log(scope: Scope, status: str, seconds: float, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Log a request: what, how it ended, how long it took, and the answer's id and version."""
-    told = dict(headers)
+    sent = dict(headers)
     fields = {"method": scope["method"], "path": scope["path"][:200], "status": int(status)}
     fields |= {"seconds": round(seconds, 6)}
     for name in ("interaction", "version", "recorded"):
-        value = told.get(f"x-ratchet-{name}".encode())
+        value = sent.get(f"x-ratchet-{name}".encode())
         if value is not None:
             fields[name] = value.decode("latin-1")
     logger.info(

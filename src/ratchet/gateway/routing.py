@@ -340,7 +340,7 @@ def _champion_alone(routing: Routing | None) -> Routing | None:
 def read_keys(
     store: EventStore,
 ) -> tuple[dict[str, ApiKey], dict[str, ApiKeyTerms], bool]:
-    """Return the keys in place and their terms, by id, and whether a key was ever made."""
+    """Return keys not revoked and their terms, by id, and whether a key was ever made."""
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
     made = store.records(ApiKey)
     keys = {key.id: key for key in made if key.id not in revoked}
@@ -352,8 +352,7 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
     """Return what the store says now."""
     routing = current_routing(store)
     adapters: dict[str, Path | None] = {
-        f"{candidate.model_name}/{candidate.version}": shelf.find(candidate)
-        for candidate in store.records(Candidate)
+        candidate.reference: shelf.find(candidate) for candidate in store.records(Candidate)
     }
     if routing is not None:
         versions = [variant.version for variant in routing.variants]

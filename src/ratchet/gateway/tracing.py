@@ -20,7 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ratchet.records.asking import FINISH_REASON
@@ -63,7 +63,9 @@ class Tracing:
             content: Whether spans hold what was said.
         """
         about = {"service.name": SERVICE, "service.version": version}
-        provider = TracerProvider(resource=Resource.create(about | {"host.name": _host()}))
+        provider = TracerProvider(
+            resource=Resource.create(about | {"host.name": socket.gethostname()})
+        )
         base = address.rstrip("/")
         exporter = OTLPSpanExporter(
             endpoint=base if base.endswith("/v1/traces") else f"{base}/v1/traces",
@@ -86,12 +88,12 @@ class Tracing:
         context = span.get_span_context()
         return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
-    @classmethod
-    def forwarded(cls, span: Span) -> dict[str, str]:
-        """Return the header by which the backend's spans hang below this one."""
-        trace, own = cls.ids(span)
-        flags = span.get_span_context().trace_flags
-        return {"traceparent": f"00-{trace}-{own}-{int(flags):02x}"}
+    @staticmethod
+    def forwarded(span: Span) -> dict[str, str]:
+        """Return the headers by which the backend's spans hang below this one."""
+        headers: dict[str, str] = {}
+        _CONTEXT.inject(headers, set_span_in_context(span))
+        return headers
 
     @staticmethod
     def failed(span: Span, version: str, reason: str) -> None:
@@ -138,7 +140,3 @@ class Tracing:
     def close(self) -> None:
         """Send what waits, and make no further span."""
         self.provider.shutdown()
-
-
-def _host() -> str:
-    return socket.gethostname()

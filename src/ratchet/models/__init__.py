@@ -10,6 +10,7 @@
 Weights are read from safetensors only; a pickle is refused.
 """
 
+from ratchet.files.whole import file_digest
 from ratchet.models.base import Completion, Conversation, LanguageModel, Sampling, ScriptedModel
 from ratchet.models.encoders import MINILM, Encoder, SentenceEncoder
 from ratchet.models.local import HuggingFaceModel, load_pretrained
@@ -18,7 +19,6 @@ from ratchet.models.served_encoder import ServedEncoder
 from ratchet.models.weights import (
     SMOLLM2,
     adapter_digest,
-    file_digest,
     model_digest,
     prepare_base_model,
     quiet_transformers,

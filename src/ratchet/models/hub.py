@@ -9,7 +9,6 @@ fetched again. `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` work as its docume
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import tempfile
@@ -20,7 +19,8 @@ from typing import Literal
 import yaml
 
 from ratchet.errors import ModelError
-from ratchet.files.whole import write_whole
+from ratchet.files.text import first_line
+from ratchet.files.whole import file_digest, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _UNWANTED: dict[Kind, list[str]] = {
     "model": ["*/*"],  # other formats of the weights
     "dataset": [],
 }
+_AT = " at revision "
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})$")
 
 
@@ -49,6 +50,17 @@ class Fetched:
     folder: Path
     name: str
     revision: str
+
+    @property
+    def in_words(self) -> str:
+        """What it is, for people; `id_in` reads the id again."""
+        return f"{self.name}{_AT}{self.revision}"
+
+
+def id_in(origin: str) -> str | None:
+    """Return the id of the Hub in words of `Fetched.in_words`; None in other words."""
+    name, at, _ = origin.partition(_AT)
+    return name if at else None
 
 
 def fetch(kind: Kind, wanted: str, cache: Path) -> Fetched:
@@ -89,11 +101,10 @@ def fetch(kind: Kind, wanted: str, cache: Path) -> Fetched:
         found = download(here=False)
         write_whole(note, f"{found.revision}\n".encode(), mode=None)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{wanted!r} must be a folder, or a {kind} on the Hugging Face Hub that can be "
-            f"fetched, got: {reason[0]}; correct the name, set HF_TOKEN where it is private, or "
-            "name a folder"
+            f"fetched, got: {first_line(error)}; correct the name, set HF_TOKEN where it is "
+            "private, or name a folder"
         ) from error
     if noted is None:
         logger.info("%s is revision %s, from now on", name, found.revision)
@@ -178,20 +189,15 @@ def upload(folder: Path, address: str) -> Pushed:
                 there = hf_hub_download(name, file, revision=revision, cache_dir=cache)
                 _check_same(folder / file, Path(there), name)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"the Hub must take an upload to {name!r}, got: {reason[0]}; correct the name, or set "
-            "HF_TOKEN to a token that may write there"
+            f"the Hub must take an upload to {name!r}, got: {first_line(error)}; correct the name, "
+            "or set HF_TOKEN to a token that may write there"
         ) from error
     return Pushed(revision, f"{api.endpoint}/{name}", len(names))
 
 
 def _check_same(here: Path, there: Path, name: str) -> None:
-    def content(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    if content(here) != content(there):
+    if file_digest(here) != file_digest(there):
         raise ModelError(
             f"the Hub must have what was uploaded, got another {here.name} in {name!r}; upload it "
             "again"

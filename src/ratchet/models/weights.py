@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -17,6 +16,7 @@ from filelock import FileLock
 
 from ratchet.errors import ModelError
 from ratchet.files.hub_ids import is_hub_id
+from ratchet.files.whole import file_digest
 from ratchet.models.given_template import HERMES, given_text, given_to, with_template
 from ratchet.models.hub import fetch
 from ratchet.records import digest
@@ -120,7 +120,7 @@ def prepare_base_model(name: str, cache: Path, chat_template: str = "") -> Path:
 
 
 def base_folder(name: str, cache: Path) -> Path:
-    """Return the folder that a name of a model means: a path, or an id of the Hub.
+    """Return the folder of a model that is named by a path or by an id of the Hub.
 
     Raises:
         ModelError: The Hub has no such model, or does not give it.
@@ -213,9 +213,3 @@ def folder_digest(folder: Path, pattern: str) -> str:
     if known.exists():
         return known.read_text("utf-8").strip()
     return digest([file_digest(path) for path in sorted(folder.glob(pattern))])
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

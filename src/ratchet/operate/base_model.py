@@ -91,9 +91,7 @@ def base_of(settings: Settings, version: ModelVersion, adapter: Path | None) -> 
         ModelError: It is of another base model, which cannot be found.
     """
     today = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
-    if version.base is None:
-        return today
-    if is_of(today, version, adapter):
+    if version.base is None or is_of(today, version, adapter):
         return today
     try:
         own = prepare_base_model(version.base, settings.cache, version.chat_template)

@@ -25,13 +25,13 @@ from ratchet.deployments import read_deployments
 from ratchet.errors import RatchetError
 from ratchet.files.hub_ids import is_hub_id
 from ratchet.files.text import counted
+from ratchet.files.whole import file_digest
 from ratchet.gateway.log import segments
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.given_template import file_of, given_text
 from ratchet.models.weights import (
     SMOLLM2,
     converted_smollm2,
-    file_digest,
     require_safetensors,
     smollm2_file,
 )

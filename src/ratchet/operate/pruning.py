@@ -33,7 +33,7 @@ from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.store import retention as stored
 from ratchet.store.arrivals import Position, last_position
-from ratchet.store.forget import rows_of_set, version_of
+from ratchet.store.forget import rows_of_set
 from ratchet.store.history import History
 from ratchet.store.keeping import PastKeeping, past_keeping
 from ratchet.store.leases import PRUNING, hold
@@ -269,7 +269,7 @@ class Pruning:
         trained: set[str] = set()
         for candidate in self.store.records(Candidate):
             training_set = sets.get(candidate.training_set_id)
-            if training_set is not None and version_of(candidate) in in_use:
+            if training_set is not None and candidate.reference in in_use:
                 folder = self.settings.home / "datasets" / Path(training_set.path).name
                 trained |= rows_of_set(folder)
         return stored.labelled(self.store) | trained
@@ -277,7 +277,7 @@ class Pruning:
     def _versions_in_use(self) -> set[str]:
         release, candidate = self.store.latest(Release), self.store.latest(Candidate)
         names = {release.champion, release.previous} if release else set()
-        names |= {version_of(candidate)} if candidate else set()
+        names |= {candidate.reference} if candidate else set()
         rollout = running_rollout(self.store)
         names |= {rollout.challenger.version} if rollout else set()
         return {name for name in names if name is not None}

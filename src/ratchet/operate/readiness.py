@@ -308,7 +308,7 @@ def _is_this_machine(url: str) -> bool:
 
 def _had_adapters(store: EventStore) -> bool:
     """Tell whether users have been sent to a version that was trained here: it was seen then."""
-    trained = {f"{item.model_name}/{item.version}" for item in store.records(Candidate)}
+    trained = {item.reference for item in store.records(Candidate)}
     return any(item.champion in trained for item in store.records(Release)) or any(
         item.challenger.version in trained for item in store.records(Rollout)
     )

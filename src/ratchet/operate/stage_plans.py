@@ -136,7 +136,7 @@ def gate_plan(
         return ["no cycle yet: `ratchet collect` opens one"]
     if candidate is None or candidate.cycle_id != cycle.id:
         return [f"no candidate of cycle {cycle.number} yet: `ratchet train` makes one"]
-    made = f"{candidate.model_name}/{candidate.version}"
+    made = candidate.reference
     golden = example_set(store, cycle.example_set_id).examples
     policy = policy_for_loop(asked, golden, approval)
     lines = [

@@ -314,6 +314,11 @@ class Candidate(Record):
     losses: tuple[float, ...]
     training_seconds: float
 
+    @property
+    def reference(self) -> str:
+        """Its version as the registry names it, and as interactions and releases have it."""
+        return f"{self.model_name}/{self.version}"
+
 
 class Cycle(Record):
     """One turn of the loop, opened by the stage collect.

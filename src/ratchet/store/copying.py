@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from ratchet.errors import ConflictError, InvalidInputError
+from ratchet.files.text import first_line
 from ratchet.records import Record
 from ratchet.store.connections import BUSY_SECONDS, create_engine, unpooled
 from ratchet.store.counts import KEPT_BY_TRIGGERS
@@ -259,7 +260,7 @@ def connected(url: str) -> Iterator[sa.Connection]:
         with engine.connect() as connection, connection.begin():
             yield connection
     except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        cause = first_line(getattr(error, "orig", None) or error)
         raise InvalidInputError(
             f"the store must answer, got: {cause}; check RATCHET_STORE_URL and the server"
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from ratchet.errors import ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
@@ -128,19 +128,15 @@ def open_cycle(
         WaitingError: No interaction came that no cycle had.
     """
     current = unfinished_cycle(store)
-    if current is not None and _goes_on(store, current, options_digest, champion):
-        logger.info("going on with cycle %d", current.number)
-        return current
+    if goes_on := _going_on(store, current, options_digest, champion):
+        return goes_on
     # where no user did anything new, what is unfinished stays as it is
     window = _new_traffic(store, now)
-    _abandon_open(store, now)
-    number = len(store.records(Cycle)) + 1
-    cycle = Cycle(
-        id=derive_id("cycle", number, options_digest, champion),
-        number=number,
-        created_at=now,
-        champion=champion,
-        options_digest=options_digest,
+    return _open_next(
+        store,
+        champion,
+        options_digest,
+        now,
         seed=seed,
         window_start=window.start,
         window_end=window.end,
@@ -150,15 +146,12 @@ def open_cycle(
         also=also,
         source="simulated" if window.simulated else "recorded",
     )
-    store.append(cycle)
-    logger.info("opened cycle %d with champion %s", cycle.number, champion)
-    return cycle
 
 
 def open_dataset_cycle(
     store: EventStore, *, champion: str, options_digest: str, example_set_id: str, now: datetime
 ) -> Cycle:
-    """Return the open cycle of a data set, or open one, which is about no traffic.
+    """Return the open cycle of a data set, or open one; no traffic belongs to such a cycle.
 
     Args:
         store: Keeps it.
@@ -171,35 +164,39 @@ def open_dataset_cycle(
         ConflictError: A cycle of traffic is open: its gate comes first.
     """
     current = unfinished_cycle(store)
-    if current is not None and _goes_on(store, current, options_digest, champion):
-        logger.info("going on with cycle %d", current.number)
-        return current
+    if goes_on := _going_on(store, current, options_digest, champion):
+        return goes_on
     if current is not None and current.source != _OF_DATASET:
         raise ConflictError(
             f"a cycle of a data set needs the one before to have ended, got cycle {current.number} "
             "of users' traffic, which is open; end it by `ratchet train` and `ratchet gate "
             "--candidate`, or train in another RATCHET_HOME"
         )
-    _abandon_open(store, now)
-    number = len(store.records(Cycle)) + 1
-    cycle = Cycle(
-        id=derive_id("cycle", number, options_digest, champion),
-        number=number,
-        created_at=now,
-        champion=champion,
-        options_digest=options_digest,
+    return _open_next(
+        store,
+        champion,
+        options_digest,
+        now,
         seed=0,
         window_start=now,
         window_end=now,
         example_set_id=example_set_id,
         source=_OF_DATASET,
     )
-    store.append(cycle)
-    logger.info("opened cycle %d with champion %s, for a data set", cycle.number, champion)
+
+
+def _going_on(store: EventStore, cycle: Cycle | None, digest: str, champion: str) -> Cycle | None:
+    """Return the unfinished cycle where it has these options and a champion that fits."""
+    if cycle is None or not _goes_on(store, cycle, digest, champion):
+        return None
+    logger.info("going on with cycle %d", cycle.number)
     return cycle
 
 
-def _abandon_open(store: EventStore, now: datetime) -> None:
+def _open_next(
+    store: EventStore, champion: str, options_digest: str, now: datetime, **said: Any
+) -> Cycle:
+    """End the open cycle as abandoned, if there is one, and open the next with what is said."""
     unfinished = _latest_open(store)
     if unfinished is not None:
         logger.warning(
@@ -207,6 +204,20 @@ def _abandon_open(store: EventStore, now: datetime) -> None:
             unfinished.number,
         )
         end_cycle(store, unfinished, "abandoned", now)
+    number = len(store.records(Cycle)) + 1
+    cycle = Cycle(
+        id=derive_id("cycle", number, options_digest, champion),
+        number=number,
+        created_at=now,
+        champion=champion,
+        options_digest=options_digest,
+        **said,
+    )
+    store.append(cycle)
+    logger.info(
+        "opened cycle %d with champion %s, source: %s", cycle.number, champion, cycle.source
+    )
+    return cycle
 
 
 def _goes_on(store: EventStore, cycle: Cycle, options_digest: str, champion: str) -> bool:
@@ -386,7 +397,7 @@ def sole_loop(store: EventStore) -> Iterator[None]:
     Raises:
         BusyError: Another process is.
     """
-    with hold(store, LOOP, silent=True):
+    with hold(store, LOOP, outlast=True):
         yield
 
 
@@ -401,7 +412,7 @@ def sole_training(store: EventStore, run: str) -> Iterator[None]:
     Raises:
         BusyError: Another process trains.
     """
-    with hold(store, TRAINING, note=run, silent=True):
+    with hold(store, TRAINING, note=run, outlast=True):
         yield
 
 

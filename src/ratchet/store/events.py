@@ -22,6 +22,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import first_line
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.records.prices import NO_PRICES, Prices
 from ratchet.store.accounts import Accounts
@@ -226,7 +227,7 @@ def _bad_url(url: str) -> InvalidInputError:
 
 
 def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    cause = first_line(getattr(error, "orig", None) or error)
     return InvalidInputError(
         f"the store must open as a database, got {url.render_as_string(hide_password=True)!r}: "
         f"{cause}; check RATCHET_STORE_URL and RATCHET_HOME "

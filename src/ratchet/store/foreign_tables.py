@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import first_line
 
 SCHEMES = (
     "postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "duckdb", "snowflake",
@@ -54,7 +55,7 @@ def rows_of_table(address: str) -> Iterator[dict[str, Any]]:
             f"a database must have the table that is named, got no {name!r}; correct the name"
         ) from error
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        cause = first_line(getattr(error, "orig", None) or error)
         raise InvalidInputError(
             f"a database must be readable, got {cause!r}; check the URL, its user and its driver"
         ) from error

@@ -57,12 +57,7 @@ class Trace:
     @property
     def versions(self) -> tuple[str, ...]:
         """The adapters as the registry names them."""
-        return tuple(version_of(candidate) for candidate in self.candidates)
-
-
-def version_of(candidate: Candidate) -> str:
-    """Return a candidate's name in the registry, as interactions and releases have it."""
-    return f"{candidate.model_name}/{candidate.version}"
+        return tuple(candidate.reference for candidate in self.candidates)
 
 
 def trace(store: EventStore, home: Path, user_id: str, *, in_history: UserData = NOTHING) -> Trace:
@@ -254,7 +249,7 @@ def _adapters_of(store: EventStore, sets: Collection[str]) -> tuple[Candidate, .
     began_with = {cycle.id: cycle.champion for cycle in store.records(Cycle)}
     named: dict[str, Candidate] = {}
     for candidate in store.records(Candidate):  # in order: a start comes before what began with it
-        starts = {version_of(found) for found in named.values()}
+        starts = {found.reference for found in named.values()}
         if candidate.training_set_id in sets or began_with.get(candidate.cycle_id) in starts:
             named[candidate.id] = candidate
     return tuple(named.values())

@@ -94,7 +94,7 @@ def hold(
     *,
     note: str = "",
     wait: float | None = 0.0,
-    silent: bool = False,
+    outlast: bool = False,
     seconds: float = LEASE_SECONDS,
 ) -> Iterator[None]:
     """Hold a lease; who holds it by the same store object may take it again.
@@ -104,14 +104,14 @@ def hold(
         name: Of the work, in words: another process is told that one at a time may run.
         note: Kept with the lease.
         wait: Seconds to wait for another holder; None for as long as it takes.
-        silent: Whether to wait longer for one of another machine, until it renews the lease, or
+        outlast: Whether to wait longer for one of another machine, until it renews the lease, or
             has not for so long that it counts as lost.
         seconds: So long the lease stands when the process is stopped.
 
     Raises:
         BusyError: Another process holds it.
     """
-    taken = _awaited(store, name, note, wait, seconds, silent=silent)
+    taken = _awaited(store, name, note, wait, seconds, outlast=outlast)
     if taken is not None:
         renewing = (store, taken, seconds)
         threading.Thread(target=_renew, args=renewing, daemon=True, name=f"lease {name}").start()
@@ -128,7 +128,7 @@ def _awaited(
     wait: float | None,
     seconds: float,
     *,
-    silent: bool,
+    outlast: bool,
 ) -> HeldLease | None:
     """Take a lease as soon as it is free; None where this store object holds it already."""
     rule = f"one {name} at a time may run over a store"
@@ -145,7 +145,7 @@ def _awaited(
                 return store.held.leases[name]
         standing = _standing(store, name)
         first, is_over = first or standing, deadline is not None and time.monotonic() >= deadline
-        if is_over and not (silent and standing == first and _may_be_lost(standing)):
+        if is_over and not (outlast and standing == first and _may_be_lost(standing)):
             raise BusyError(
                 f"{rule}, got another ({_in_words(standing)}); wait for it, or give this one a "
                 "store of its own (RATCHET_HOME, and RATCHET_STORE_URL where you set it)"

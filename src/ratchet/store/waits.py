@@ -59,12 +59,7 @@ def goes_on(store: EventStore) -> CycleWait | None:
     )  # fmt: skip
     if cycle is None or wait is None or candidate is None:
         return None
-    release, own = store.latest(Release), (cycle.champion, reference(candidate))
+    release, own = store.latest(Release), (cycle.champion, candidate.reference)
     is_replaced = release is not None and release.champion not in own
     is_whole = wait.cycle_id == candidate.cycle_id == cycle.id
     return wait if is_whole and not is_replaced else None
-
-
-def reference(candidate: Candidate) -> str:
-    """Return a candidate's version as the registry names it."""
-    return f"{candidate.model_name}/{candidate.version}"

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
-from ratchet.files.text import shown_line
+from ratchet.files.text import first_line, shown_line
 from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
@@ -71,7 +71,7 @@ class Tracker:
             mlflow.set_tracking_uri(uri)
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         except Exception as error:  # MLflow's own, SQLAlchemy's, a driver's that is missing
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            cause = first_line(error)
             message = (
                 "MLflow must be a server (http://host:5000) or a database (sqlite:///mlflow.db), "
                 f"got {uri!r}: {cause}; set MLFLOW_TRACKING_URI, or leave it out for the home's"

@@ -19,7 +19,6 @@ from ratchet.records import (
     Rollout,
 )
 from ratchet.servers import answering_prefect
-from ratchet.store.forget import version_of
 from ratchet.views.text.gate import difference
 from ratchet.views.words import RELEASES, TRENDS, chart_of, words_of
 from ratchet.web.links import mlflow_run, mlflow_version, prefect_runs
@@ -132,7 +131,7 @@ def _version_page(request: Request, person: Person, version: str) -> Response:
     shared = request.app.state.pages
     store = shared.store
     candidates = shared.kept.records(Candidate, _LATEST)
-    candidate = next((one for one in candidates if version_of(one) == version), None)
+    candidate = next((one for one in candidates if one.reference == version), None)
     decisions = [
         one
         for one in shared.kept.records(Decision, _LATEST)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import get_args
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from ratchet.analyze.monitoring.board import evidence_of
 from ratchet.gateway.access import WrongKeys, identify
-from ratchet.gateway.metrics import CONTENT_TYPE
+from ratchet.gateway.metrics import CONTENT_TYPE, told
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.routing import read_keys
 from ratchet.records import (
+    AlertKind,
     Analysis,
     ApiKey,
     ApiKeyRevocation,
@@ -26,6 +28,7 @@ from ratchet.records import (
     Baseline,
     BoardState,
 )
+from ratchet.records.monitoring import Severity
 from ratchet.store import EventStore
 from ratchet.web.people import caller, who
 from ratchet.web.rendering import Place
@@ -33,9 +36,6 @@ from ratchet.web.standing import Standing, Underway, Waiting
 
 PREFIX = "ratchet_"
 _KEYS = (ApiKey, ApiKeyRevocation, ApiKeyTerms)
-_SEVERITIES, _KINDS = ("warning", "critical"), (
-    "board", "threshold", "pipeline", "cluster", "rollout", "routing"
-)  # fmt: skip
 
 
 def add_metrics(app: FastAPI) -> tuple[Place, ...]:
@@ -50,8 +50,8 @@ def add_metrics(app: FastAPI) -> tuple[Place, ...]:
             return problem.response()
         pages = request.app.state.pages
         boards = pages.kept.get("boards", (BoardState,), lambda: read_evidence(pages.store))
-        found = _Found((*_standing(pages.standing()), *_boards(boards), *_counts(pages.store)))
-        return Response(generate_latest(found), media_type=CONTENT_TYPE)
+        found = (*_standing(pages.standing()), *_boards(boards), *_counts(pages.store))
+        return Response(told(found), media_type=CONTENT_TYPE)
 
     return ()
 
@@ -71,16 +71,6 @@ def _admit(request: Request, wrong: WrongKeys) -> None:
         authorization, caller(request), keys,
         is_open=False, now=pages.clock(), terms=terms, wrong=wrong,
     ).require("read")  # fmt: skip
-
-
-class _Found:
-    """Metrics as they were read."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = tuple(metrics)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
 
 
 def read_evidence(store: EventStore) -> tuple[tuple[BoardState, float], ...]:
@@ -112,9 +102,8 @@ def _standing(found: Standing) -> Iterator[Metric]:
     yield champion
     alerts = _gauge("alerts_open", "Alerts that are not resolved.", "severity", "kind")
     counted = Counter((one.severity, one.kind) for one in found.alerts)
-    for severity in _SEVERITIES:
-        for kind in _KINDS:
-            alerts.add_metric([severity, kind], counted[severity, kind])  # type: ignore[index]
+    for severity, kind in product(get_args(Severity), get_args(AlertKind)):
+        alerts.add_metric([severity, kind], counted[severity, kind])
     yield alerts
     yield from _analysis(found.week.now)
     yield from _waiting(found.waiting)
@@ -181,7 +170,7 @@ def _rollout(found: Underway) -> Iterator[Metric]:
 
 
 def _counts(store: EventStore) -> Iterator[Metric]:
-    """Yield how much the store holds: gauges, since erasing takes away from it."""
+    """Yield how many rows the store holds: gauges, since erasing makes them fewer."""
     held = _gauge("stored", "What the store holds, by kind.", "kind")
     for kind, count in store.counts().items():
         held.add_metric([kind], count)

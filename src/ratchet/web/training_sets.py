@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request, Response
 from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.curation.rows import LabelledRow, PreferenceRow
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, spoken_turns
-from ratchet.store.forget import version_of
 from ratchet.web.people import Person, needs
 from ratchet.web.rendering import Place, missing, page
 
@@ -57,7 +56,7 @@ def add_training_sets(app: FastAPI) -> tuple[Place, ...]:
             "training_set.html",
             found=found,
             cycle=shared.store.get(Cycle, found.cycle_id),
-            versions=[version_of(one) for one in candidates if one.training_set_id == key],
+            versions=[one.reference for one in candidates if one.training_set_id == key],
             figure=sample,
         )
 

@@ -35,7 +35,6 @@ from ratchet.records import (
 )
 from ratchet.store import EventStore, Window
 from ratchet.store.arrivals import count_answers
-from ratchet.store.forget import version_of
 from ratchet.store.outbox import Outgoing
 from ratchet.views.pages.weekly import weekly_page
 from ratchet.views.text.timeline import releases_between
@@ -315,7 +314,7 @@ def _learned(store: EventStore, start: datetime, until: datetime) -> Section:
     rows = []
     for made in sets:
         candidate = candidates.get(made.id)
-        version = None if candidate is None else version_of(candidate)
+        version = None if candidate is None else candidate.reference
         decision = verdicts.pop(version, None) if version else None
         rows.append(
             Row(

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from ratchet.errors import InvalidInputError
 from ratchet.files.hub_ids import is_hub_id
 from ratchet.files.rows import SetAsideRow, parse_json, read_rows
-from ratchet.files.text import counted, printable, printable_path
+from ratchet.files.text import counted, first_line, printable, printable_path
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import Prepared, fitting, of_words, prepare, without_leaks
 from ratchet.improve.curation.funnel import FITTING, UNSEEN, WITHOUT_CALLS
@@ -64,7 +64,6 @@ class Given:
 
     Attributes:
         origin: Where it is from, for cards: a file's name, or the id of the Hub with its revision.
-        hub_id: Its id on the Hub; "" of a path.
         license: What its card says; "" where it says nothing.
         kind: What can be trained with it.
         rows: By split, each once; a data set without splits is `train`.
@@ -73,7 +72,6 @@ class Given:
     """
 
     origin: str
-    hub_id: str = ""
     license: str = ""
     kind: RowKind = "sft"
     rows: dict[str, list[Row]] = field(default_factory=dict)
@@ -99,7 +97,7 @@ def read_given(source: str, cache: Path) -> Given:
     """
     if is_hub_id(source):
         found = fetch("dataset", source, cache)
-        given = Given(f"{found.name} at revision {found.revision}", hub_id=found.name)
+        given = Given(found.in_words)
         _read_folder(given, found.folder, cache)
     else:
         path = Path(source).expanduser()
@@ -163,7 +161,7 @@ def _splits(folder: Path, cache: Path) -> Iterator[tuple[str, Iterable[Fields], 
         cause = error.__cause__ or error
         raise InvalidInputError(
             f"a folder must be a data set that the library datasets reads, got "
-            f"{printable_path(folder)!r}: {str(cause).splitlines()[0]}; name a file in it, or "
+            f"{printable_path(folder)!r}: {first_line(cause)}; name a file in it, or "
             "correct it"
         ) from error
     parts = DatasetDict({"train": found}) if isinstance(found, Dataset) else found

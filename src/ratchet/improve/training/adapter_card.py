@@ -13,8 +13,9 @@ from typing import Any
 
 from ratchet.files.text import cell, counted
 from ratchet.files.whole import write_whole
-from ratchet.models.hub import license_in, origin_of
-from ratchet.records import Candidate, Decision, TrainingSet
+from ratchet.models.hub import id_in, license_in, origin_of
+from ratchet.records import Candidate, Decision, Release, TrainingSet
+from ratchet.store import EventStore
 
 CARD_FILE = "README.md"
 _SMOLLM2 = "smollm2-135m-instruct"
@@ -63,6 +64,29 @@ class CardOf:
     training_set: TrainingSet | None = None
     decision: Decision | None = None
     champion: str = ""
+
+    @classmethod
+    def stored(
+        cls, store: EventStore, version: str, base: Path, candidate: Candidate | None
+    ) -> CardOf:
+        """Return what a store knows of a version.
+
+        Args:
+            store: The store.
+            version: As the registry names it.
+            base: Folder of its base model.
+            candidate: The training that made it; None of what was not trained in this home.
+        """
+        release = store.latest(Release)
+        decided = [one for one in store.records(Decision) if one.challenger == version]
+        return cls(
+            version=version,
+            base=BaseFacts.of(base),
+            candidate=candidate,
+            training_set=store.get(TrainingSet, candidate.training_set_id) if candidate else None,
+            decision=decided[-1] if decided else None,
+            champion=release.champion if release else "",
+        )
 
 
 def write_card(of: CardOf, folder: Path) -> str:
@@ -115,19 +139,17 @@ def _front_matter(of: CardOf, library: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     decision, training_set = of.decision, of.training_set
-    results = [
-        EvalResult(
+    results = None
+    if decision is not None and decision.challenger_value is not None:
+        measured = EvalResult(
             task_type="text-generation",
             dataset_type="ratchet",
             dataset_name=f"{decision.example_set_id} ({decision.examples} examples)",
             metric_type=decision.primary_metric,
             metric_value=decision.challenger_value,
         )
-        for decision in ([decision] if decision is not None else [])
-        if decision.challenger_value is not None
-    ]
-    hub_id = training_set.origin.partition(" at revision ")[0] if training_set else ""
-    named = training_set is not None and " at revision " in training_set.origin
+        results = [measured]
+    hub_id = id_in(training_set.origin) if training_set is not None else None
     more: dict[str, Any] = {"base_model_relation": "adapter" if library == "peft" else "finetune"}
     kind = [training_set.kind] if training_set is not None else []
     data = ModelCardData(
@@ -136,9 +158,9 @@ def _front_matter(of: CardOf, library: str) -> str:
         license=of.base.license or "other",
         pipeline_tag="text-generation",
         tags=["ratchet", "lora", *kind],
-        datasets=[hub_id] if named else None,
+        datasets=[hub_id] if hub_id else None,
         model_name=of.version if results else None,
-        eval_results=results or None,
+        eval_results=results,
         **more,
     )
     return str(data.to_yaml()).strip()

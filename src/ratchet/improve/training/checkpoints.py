@@ -29,8 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, ModelError
-from ratchet.files.whole import write_whole
-from ratchet.models import file_digest
+from ratchet.files.whole import file_digest, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A data set that others made as it is asked for: its rows and what its gate asks.
+"""Reading a data set that others made: its rows to train on, and the examples of its gate.
 
 `ratchet train --dataset` and the flow `improve` read it by what stands here.
 """

@@ -66,7 +66,7 @@ def await_news(
     # a training of before is named after the digest of its whole set
     names = {planned.learnt or planned.digest, before.learnt or before.digest, before.digest}
     same_training = Path(last.path).name in {key_of(name)[:16] for name in names}
-    learnt_by_start = goes_on and cycle.champion == _name(last)
+    learnt_by_start = goes_on and cycle.champion == last.reference
     if learnt_by_start or same_training:
         raise WaitingError(
             f"{_learnt(last, planned)}; training goes on when users have said more", "feedback"
@@ -103,8 +103,4 @@ def _same_rows(
 
 def _learnt(last: Candidate, planned: Planned) -> str:
     rows = counted(planned.size, "row")
-    return f"nothing new to learn: {_name(last)} was trained on the same {rows}"
-
-
-def _name(candidate: Candidate) -> str:
-    return f"{candidate.model_name}/{candidate.version}"
+    return f"nothing new to learn: {last.reference} was trained on the same {rows}"

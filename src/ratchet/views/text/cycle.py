@@ -341,7 +341,7 @@ def improved_lines(training: TrainingSet, candidate: Candidate) -> list[str]:
         f"{INDENT}{clipped(step, 26):<26} {count:>6}  {bar(count / (most or 1), 20)}"
         for step, count in funnel
     ]
-    made = f"{candidate.model_name}/{candidate.version}"
+    made = candidate.reference
     minutes = f"{candidate.training_seconds / 60:.1f} minutes"
     lines += wrapped(f"LoRA: {counted(len(losses), 'step')} in {minutes}, candidate {made}")
     if losses:

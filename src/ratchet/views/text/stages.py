@@ -56,7 +56,7 @@ def trained_text(
     training_set: TrainingSet, candidate: Candidate, champion: str, lengths: str
 ) -> str:
     """Say what was trained; `lengths` says which rows were too long, or nothing."""
-    made = f"{candidate.model_name}/{candidate.version}"
+    made = candidate.reference
     gate = f"ratchet gate --champion {champion} --challenger {made} --examples FILE"
     return shown_lines(
         [
