@@ -35,6 +35,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-index", "--no-deps", "--no-cache-dir"]
 DEPLOYMENTS = {
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
+    "prune", "remind", "weekly",
 }  # fmt: skip
 # Takes every other copy of the package off the import path, in each process of the environment.
 GUARD = """

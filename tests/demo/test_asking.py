@@ -81,7 +81,9 @@ def test_a_gateway_that_does_not_answer_is_named_after_some_tries(
 ) -> None:
     mock.behaviour = lambda body: 400
     one = Asking(tmp_path / "asked.jsonl", OPTIONS, TASK.labels, VISITS[:2])
-    with pytest.raises(RatchetError, match=r"got 2 requests that failed; its log is"):
+    with pytest.raises(
+        RatchetError, match=r"got 2 requests that failed, the last with: \d{3} .+; its log is"
+    ):
         one.run(gateway.url)
 
 

@@ -1,5 +1,6 @@
 """A stage's manifest: what is done is not done again, whoever was killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ratchet.executors import Processes, run_stage
 from ratchet.store import EventStore
 from tests.executors import works
 
+ROOT = Path(__file__).parents[2]
 RUN = """
 import sys
 from contextlib import closing
@@ -42,7 +44,9 @@ def test_a_run_killed_by_9_goes_on_where_it_was(tmp_path: Path) -> None:
     script.write_text(RUN)
     folder.mkdir()
     command = [sys.executable, str(script), url, str(folder), "processes:2"]
-    first = subprocess.Popen(command)
+    paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    first = subprocess.Popen(command, env=environment)
     try:
         with closing(EventStore.open(url)) as store:
             deadline = time.monotonic() + 60
@@ -55,7 +59,9 @@ def test_a_run_killed_by_9_goes_on_where_it_was(tmp_path: Path) -> None:
     with closing(EventStore.open(url)) as store:
         kept = store.shard_results("drawing 1")
     assert 4 <= len(kept) < 12
-    second = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    second = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
     assert second.stdout == f"{[works.draw(seed) for seed in range(12)]}\n"
     times = begun(folder)
     assert sorted(times) == list(range(12))

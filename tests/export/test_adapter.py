@@ -228,6 +228,7 @@ def test_a_merged_model_is_pushed_to_the_hub_and_fetched_again(
         variables = os.environ | environment(home, tiny_model)
         variables |= {
             "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
             "HF_HOME": str(home / "hf"), "PYTHONPATH": path,
         }  # fmt: skip
 

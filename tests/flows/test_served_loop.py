@@ -248,10 +248,11 @@ def test_the_schedules_make_runs(home: Home) -> None:
 
 
 def test_an_alert_may_roll_back_once_a_person_enables_it(home: Home) -> None:
-    (automation,) = httpx.post(f"{home.prefect}/automations/filter", json={}).json()
+    found = httpx.post(f"{home.prefect}/automations/filter", json={}).json()
+    automations = {item["name"]: item for item in found}
+    assert not any(item["enabled"] for item in found)
+    automation = automations["rollback__automation_1"]
     rollback = httpx.get(f"{home.prefect}/deployments/name/rollback/rollback").json()
-    assert automation["enabled"] is False
-    assert automation["name"] == "rollback__automation_1"
     (action,) = automation["actions"]
     assert (action["type"], action["deployment_id"]) == ("run-deployment", rollback["id"])
 

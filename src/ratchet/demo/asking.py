@@ -79,12 +79,12 @@ class Asking:
             RatchetError: Some got no answer, though they asked again.
         """
         for _ in range(_ROUNDS):
-            failed = self._round(url)
+            users = self._round(url)
             if len(self._reacted) == len(self.visits):
                 return
         raise RatchetError(
-            f"the gateway must answer and take feedback, got {failed} requests that failed; its "
-            "log is logs/gateway.log in the home"
+            f"the gateway must answer and take feedback, got {users.failed} requests that failed, "
+            f"the last with: {users.failure}; its log is logs/gateway.log in the home"
         )
 
     def end(self) -> None:
@@ -92,7 +92,7 @@ class Asking:
         self.is_over = True
         self._write(_OVER)
 
-    def _round(self, url: str) -> int:
+    def _round(self, url: str) -> LiveUsers:
         users = LiveUsers(
             url,
             keys={},
@@ -109,7 +109,7 @@ class Asking:
         )
         waiting = [found for visit, found in self._answered.items() if visit not in self._reacted]
         asyncio.run(users.run(self._left(), until=lambda: False, answered=waiting))
-        return users.failed
+        return users
 
     def _left(self) -> Iterator[tuple[Ask, ...]]:
         """Yield what was not answered yet, by session."""

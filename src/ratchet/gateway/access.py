@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -258,7 +259,7 @@ class RateLimits:
             raise ProblemError(
                 429,
                 f"at most {rate * self.workers:g} {what} a second may be sent, got more; "
-                f"wait {wait:.1f} s",
+                f"wait {math.ceil(wait * 10) / 10:g} s",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(max(1, round(wait + 0.5)))},
             )

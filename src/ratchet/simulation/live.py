@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from ratchet.files.moments import retry_after_seconds
+from ratchet.files.text import first_line
 from ratchet.models import Completion
 from ratchet.records import LABEL_TOKENS, Interaction, LabelledMessage
 from ratchet.simulation.routing import conversation, record_answers
@@ -101,6 +103,7 @@ class LiveUsers:
         on_reacted: Called once all reactions to an answer were sent.
         asked: Answers by version and whether they were right.
         failed: Requests that got no answer.
+        failure: What the last of them met.
     """
 
     url: str
@@ -117,6 +120,7 @@ class LiveUsers:
     on_reacted: Callable[[Answered], None] = _nothing
     asked: Counter[tuple[str, bool]] = field(default_factory=Counter)
     failed: int = 0
+    failure: str = ""
     _reacting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(
@@ -149,8 +153,8 @@ class LiveUsers:
             for ask in (visit,) if isinstance(visit, Ask) else visit:
                 try:
                     answered = await self._ask(client, ask)
-                except httpx.HTTPError:
-                    self.failed += 1
+                except httpx.HTTPError as error:
+                    self._fail(error)
                     await asyncio.sleep(1.0)
                     continue
                 self.on_answer(answered)
@@ -168,10 +172,7 @@ class LiveUsers:
         }
         if session or self.metadata:
             body["metadata"] = session | dict(self.metadata)
-        reply = await client.post(
-            f"{self.url}/v1/chat/completions", json=body, headers=self._headers(ask)
-        )
-        reply.raise_for_status()
+        reply = await self._post(client, "/v1/chat/completions", body, ask)
         found = reply.json()
         return Answered(
             ask,
@@ -198,7 +199,7 @@ class LiveUsers:
         interaction: Interaction,
     ) -> None:
         """Send what the user makes of an answer, each piece at its time."""
-        ask, read, failed = answered.ask, datetime.now(UTC), 0
+        ask, read, is_whole = answered.ask, datetime.now(UTC), True
         seen = interaction.model_copy(update={"created_at": read})
         rng = reaction_rng(self.seed, interaction.id)
         for event in react(visit, seen, self.rates, self.labels, rng):
@@ -210,15 +211,34 @@ class LiveUsers:
             if answered.token is not None and ask.application not in self.keys:
                 said["token"] = answered.token
             try:
-                reply = await client.post(
-                    f"{self.url}/v1/feedback", json=said, headers=self._headers(ask)
-                )
-                reply.raise_for_status()
-            except httpx.HTTPError:
-                failed += 1
-        self.failed += failed
-        if not failed:
+                await self._post(client, "/v1/feedback", said, ask)
+            except httpx.HTTPError as error:
+                self._fail(error)
+                is_whole = False
+        if is_whole:
             self.on_reacted(answered)
+
+    async def _post(
+        self, client: httpx.AsyncClient, path: str, body: dict[str, Any], ask: Ask
+    ) -> httpx.Response:
+        """Send a request, once more as often as the gateway has them wait for their turn."""
+        deadline = asyncio.get_running_loop().time() + _SECONDS
+        while True:
+            reply = await client.post(f"{self.url}{path}", json=body, headers=self._headers(ask))
+            wait = retry_after_seconds(reply.headers.get("retry-after"), datetime.now(UTC))
+            late = asyncio.get_running_loop().time() + (wait or 0.0) > deadline
+            if reply.status_code != httpx.codes.TOO_MANY_REQUESTS or wait is None or late:
+                reply.raise_for_status()
+                return reply
+            await asyncio.sleep(wait)
+
+    def _fail(self, error: httpx.HTTPError) -> None:
+        self.failed += 1
+        if isinstance(error, httpx.HTTPStatusError):
+            reply = error.response
+            self.failure = first_line(f"{reply.status_code} {reply.text}")
+        else:
+            self.failure = first_line(error)
 
     def _interaction(self, answered: Answered, visit: Visit) -> Interaction:
         (interaction,) = record_answers(
