@@ -58,7 +58,13 @@ test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 	@# tests wait for servers as often as they compute: three files at a time keep two cores busy
 	@# with bytecode kept, also where a container forbids it: each worker and each process that a test
 	@# starts would compile the project anew; with one thread each, from before NumPy is loaded on
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE env -u PYTHONDONTWRITEBYTECODE \
+	@# with temporary folders in memory where it has room: tests make hundreds of databases
+	@room=$$(awk '/^MemAvailable/ { print $$2 }' /proc/meminfo 2>/dev/null || echo 0); \
+	shared=$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $$4 }' || true); \
+	place=; if [[ -w /dev/shm && $${room:-0} -gt 12000000 && $${shared:-0} -gt 8000000 ]]; then \
+		place=/dev/shm; fi; \
+	folder=$$(mktemp -d $${place:+-p "$$place"}); chmod 711 "$$folder"; trap 'rm -rf "$$folder"' EXIT; \
+	TMPDIR="$$folder" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE env -u PYTHONDONTWRITEBYTECODE \
 		$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": _BASE | {"prefect_api", "files"},
     "tracking": _BASE | {"processes", "files"},
     "servers": {"errors", "prefect_api", "files", "settings", "processes", "deployments"},
-    "simulation": _BASE | {"models"},
+    "simulation": _BASE | {"files", "models"},
     "outcomes": _BASE | {"stats"},
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
     "judges": _BASE | {"executors", "files", "stats", "store", "models", "outcomes", "evaluation"},

@@ -13,7 +13,16 @@ import sqlalchemy as sa
 
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.routing import running_rollout, serving_champion
-from ratchet.records import AlertEvent, Approval, Correction, Interaction, Release, RolloutStop
+from ratchet.records import (
+    AlertEvent,
+    Approval,
+    Correction,
+    Decision,
+    Interaction,
+    Release,
+    RolloutStop,
+    RoutingRefusal,
+)
 from ratchet.review.choosing import choose_items
 from ratchet.review.policy import ReviewPolicy
 from ratchet.web.refreshing import Kept
@@ -228,6 +237,24 @@ def test_a_promotion_is_approved_another_rejected_and_the_release_rolled_back(
     assert [entry[1:] for entry in site.audit()[-4:]] == [
         ("reject", "done"), ("approve", "done"), ("approve", "failed"), ("roll back", "done"),
     ]  # fmt: skip
+
+
+def test_a_decision_that_could_not_be_acted_on_says_why_and_what_stands(site):
+    fill(site.store, site.clock.now)
+    browser = site.signed_in("viewer", "vic")
+    (found,) = [one for one in site.store.records(Decision) if one.id == "d-2"]
+    assert "tried again" not in browser.get("/decisions/d-2").text
+    site.clock.pass_(minutes=1)
+    refusal = RoutingRefusal(
+        id="r-1", created_at=site.clock.now, step="promotion", version=found.challenger,
+        stands=found.champion, reason="the server <b>lists</b> no such model",
+        decision_id=found.id,
+    )  # fmt: skip
+    site.store.append(refusal)
+    page = browser.get("/decisions/d-2")
+    assert "the server &lt;b&gt;lists&lt;/b&gt; no such model" in page.text
+    assert "was not promoted since it does not answer" in words(page)
+    assert f"{found.champion} stays, and it is tried again by itself" in words(page)
 
 
 def test_only_an_approver_decides_where_there_are_some(site, tracker, tmp_path):

@@ -135,6 +135,14 @@ def words(refusal: RoutingRefusal) -> str:
     return f"{refusal.version} {_SENT[refusal.step]}{why}: {refusal.reason}"
 
 
+def not_acted_on(store: EventStore, decision: Decision) -> str | None:
+    """Return as a sentence why a decision was not acted on yet; None where nothing stands so."""
+    refusal = standing_refusal(store)
+    if refusal is None or refusal.decision_id != decision.id:
+        return None
+    return f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself"
+
+
 def _alert(refusal: RoutingRefusal, about: str, now: datetime) -> AlertEvent:
     alert_id, starts = _alert_id(refusal.step, refusal.version, about), refusal.step == "start"
     then = (

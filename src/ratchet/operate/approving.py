@@ -17,7 +17,7 @@ import httpx
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.approval import say
 from ratchet.deploy.promotion import apply_decision
-from ratchet.deploy.refusals import standing_refusal, words
+from ratchet.deploy.refusals import not_acted_on
 from ratchet.deploy.rollout.canary import begin_decided
 from ratchet.errors import RatchetError
 from ratchet.prefect_api import ask
@@ -94,9 +94,8 @@ def _effect(
         return f"{decision.challenger} goes to users in stages: ratchet rollout status"
     if release is not None:
         return f"champion is now {release.champion}"
-    refusal = standing_refusal(store)
-    if refusal is not None and refusal.decision_id == decision.id:
-        return f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself"
+    if (why := not_acted_on(store, decision)) is not None:
+        return why
     if approved:
         return "nothing was promoted: the champion has changed since the decision"
     return ""

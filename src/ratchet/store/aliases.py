@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ratchet.store.event_rows import FeedbackRow
 from ratchet.store.months import with_ids
-from ratchet.store.rows import chunks, microseconds
+from ratchet.store.rows import chunks, microseconds, one_of
 from ratchet.store.tables import ALIASES, FEEDBACK_EVENTS, INTERACTIONS
 from ratchet.store.transactions import Transactions
 
@@ -75,7 +75,7 @@ class Aliases(Transactions):
         found: dict[str, Alias] = {}
         with self.reading() as connection:
             for chunk in chunks(ids):
-                query = sa.select(*columns).where(ALIASES.c.other_id.in_(chunk))
+                query = sa.select(*columns).where(one_of(connection, ALIASES.c.other_id, chunk))
                 found |= {row[0]: Alias(*row) for row in connection.execute(query)}
         return found
 
@@ -130,7 +130,7 @@ class Aliases(Transactions):
         found: list[FeedbackRow] = []
         with self.reading() as connection:
             for chunk in chunks(ids):
-                about = FEEDBACK_EVENTS.c.interaction_id.in_(chunk)
+                about = one_of(connection, FEEDBACK_EVENTS.c.interaction_id, chunk)
                 found += [FeedbackRow(*row) for row in connection.execute(_feedback(about))]
         return found
 

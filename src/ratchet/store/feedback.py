@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ratchet.records import Feedback, derive_id
 from ratchet.store.event_rows import FeedbackRow, feedback_record
-from ratchet.store.rows import chunks
+from ratchet.store.rows import chunks, one_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT
 
 
@@ -21,7 +21,7 @@ def read_feedback(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Fe
     """Return those of the events with these ids that are stored, by id: the version in effect."""
     events: dict[str, Feedback] = {}
     for chunk in chunks(ids):
-        for row in connection.execute(_versions(chunk).order_by(GIVEN_AT)).mappings():
+        for row in connection.execute(_versions(connection, chunk).order_by(GIVEN_AT)).mappings():
             events[row["version_of"] or row["id"]] = feedback_record(row)
     return events
 
@@ -36,7 +36,7 @@ def name_versions(connection: sa.Connection, rows: Sequence[FeedbackRow]) -> lis
     versions: dict[str, list[tuple[int, str, str]]] = {}
     about: dict[str, tuple[str, str]] = {}
     for chunk in chunks(dict.fromkeys(dated)):
-        for stored in connection.execute(_versions(chunk)):
+        for stored in connection.execute(_versions(connection, chunk)):
             event = stored.version_of or stored.id
             versions.setdefault(event, []).append((stored.given_at, stored.id, stored.digest))
             about[event] = (stored.kind, stored.interaction_id)
@@ -67,8 +67,10 @@ def name_versions(connection: sa.Connection, rows: Sequence[FeedbackRow]) -> lis
     return named
 
 
-def _versions(ids: Sequence[str]) -> sa.Select[Any]:
+def _versions(connection: sa.Connection, ids: Sequence[str]) -> sa.Select[Any]:
     """Select all versions of the events with these ids, with the time of each."""
     columns = FEEDBACK_EVENTS.c
-    about = sa.or_(columns.id.in_(ids), columns.version_of.in_(ids))
+    about = sa.or_(
+        *(one_of(connection, column, ids) for column in (columns.id, columns.version_of))
+    )
     return sa.select(FEEDBACK_EVENTS, GIVEN_AT.label("given_at")).where(about)

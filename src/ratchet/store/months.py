@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ratchet.store.connections import unpooled
-from ratchet.store.rows import microseconds, moment_of
+from ratchet.store.rows import microseconds, moment_of, one_of
 from ratchet.store.sqlstates import CHECK_FAILED, DEADLOCK, NO_LOCK, sqlstate
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def with_ids(
     On PostgreSQL the table of ids says in which partition each lies, and no other is looked into.
     """
     if connection.dialect.name != "postgresql":
-        return table.c.id.in_(ids)
+        return one_of(connection, table.c.id, ids)
     known = sa.table(ids_of(table.name), sa.column("id", sa.String), sa.column("created_at"))
-    places = sa.select(known.c.id, known.c.created_at).where(known.c.id.in_(ids))
+    places = sa.select(known.c.id, known.c.created_at).where(one_of(connection, known.c.id, ids))
     return sa.tuple_(table.c.id, table.c.created_at).in_(places)

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ratchet.deploy.approval import expire, standing, waits_for_person
+from ratchet.deploy.refusals import not_acted_on
 from ratchet.deploy.rollout.canary import outcome, stop_rollout
 from ratchet.deploy.rollout.rollback import roll_back
 from ratchet.deploy.routing import looks_of, running_rollout
@@ -80,6 +81,7 @@ def _add_decisions(app: FastAPI) -> None:
             approval=shared.store.get(Approval, key),
             state=standing(shared.store, found) if found.approval else None,
             waits=waits_for_person(shared.store, found),
+            not_acted_on=not_acted_on(shared.store, found),
             difference=difference(found),
             scores=(score(found.champion_value, found), score(found.challenger_value, found)),
             clusters=[(one, moved(one)) for one in found.clusters],
