@@ -26,6 +26,9 @@ BUSY_SECONDS = 60
 
 SQLITE_CACHE = 64_000
 """Kilobytes of a file that a connection keeps at most: indexes of ids are written all over."""
+CHECKPOINT_PAGES = 10_000
+"""Pages of a file's log after which it is copied into the file (40 MB): pages written again
+and again, as those of indexes are in an import, are copied once instead of each time."""
 _POOL = {"pool_size": 5, "max_overflow": 5, "pool_timeout": 60, "pool_recycle": 1800}
 _TIMEOUTS = {"lock_timeout": BUSY_SECONDS, "statement_timeout": 0, "idle_timeout": 900}
 _SETTINGS = {"idle_timeout": "idle_in_transaction_session_timeout"}  # PostgreSQL's other names
@@ -111,6 +114,7 @@ def configure_sqlite(engine: sa.Engine) -> None:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA cache_size=-{SQLITE_CACHE}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:
